@@ -1,0 +1,2 @@
+//! The archive reader's entry point.
+fn main() {}

@@ -1,0 +1,8 @@
+//! Block I/O latency of every disk, measured in the kernel and recorded for good.
+//!
+//! Data flows one way: `probe → snapshot → record → archive`, and later
+//! `archive → record → report`. Only [`daemon`] wires the first chain together; `report` never
+//! touches `probe`, and `probe` knows nothing of files. `ARCHITECTURE.md` has the picture.
+
+pub mod histogram;
+pub mod record;
