@@ -6,4 +6,6 @@
 
 pub mod config;
 pub mod histogram;
+pub mod probe;
 pub mod record;
+pub mod snapshot;

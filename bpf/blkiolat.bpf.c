@@ -1,0 +1,700 @@
+// SPDX-License-Identifier: (LGPL-2.1 OR BSD-2-Clause)
+/*
+ * Measures every block request from its first issue to its final completion. Mechanism only:
+ * which devices count, how large the maps are and what the figures mean is decided in src/probe.
+ *
+ * Two sets of programs fill the same maps: the btf_* programs tell requests apart by address, the
+ * classic_* programs, for kernels without BTF, by device, sector and operation.
+ */
+#include "kernel.h"
+#include "blkiolat.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Set before load, constant to the verifier. */
+const volatile __u32 stripe_mask = 0;  /* stripe = CPU number & stripe_mask */
+const volatile __u32 stripe_shift = 0; /* stripes per device and cell = 1 << stripe_shift */
+const volatile __u32 inflight_mask = 0; /* sets in the in-flight table - 1 */
+const volatile __u32 inflight_shift = 6; /* log2 of a request's stride, rounded down */
+/*
+ * Several contexts can update one stripe: CPUs share it, or this kernel lets a program interrupt
+ * itself on a CPU (before 05b24ff9b2cf, 6.1).
+ */
+const volatile __u8 shared_stripes = 1;
+/* How long a CPU leaves the maximum in flight unchecked; 0: it is checked at every issue. */
+const volatile __u64 max_check_ns = 0;
+/* Where the fields stand in the classic tracepoints' records, from their format files. */
+const volatile struct {
+	__u32 dev, sector, bytes, rwbs;
+} issue_format = {}, requeue_format = {};
+const volatile struct {
+	__u32 dev, sector, nr_sector, error, rwbs;
+} complete_format = {};
+
+/* The maps' sizes are set before load. */
+#define MMAPABLE_ARRAY(name_, type_)                     \
+	struct {                                         \
+		__uint(type, BPF_MAP_TYPE_ARRAY);        \
+		__uint(map_flags, BPF_F_MMAPABLE);       \
+		__uint(max_entries, 1);                  \
+		__type(key, __u32);                      \
+		__type(value, type_);                    \
+	} name_ SEC(".maps")
+
+#define HASH(name_, key_, value_)                        \
+	struct {                                         \
+		__uint(type, BPF_MAP_TYPE_HASH);         \
+		__uint(max_entries, 1);                  \
+		__type(key, key_);                       \
+		__type(value, value_);                   \
+	} name_ SEC(".maps")
+
+/* Numbers that are free; user space fills it and gives numbers back. */
+#define FREE_LIST(name_)                                 \
+	struct {                                         \
+		__uint(type, BPF_MAP_TYPE_QUEUE);        \
+		__uint(max_entries, 1);                  \
+		__uint(value_size, sizeof(__u32));       \
+	} name_ SEC(".maps")
+
+MMAPABLE_ARRAY(inflight, struct inflight_set);
+/* Requests that found their set full; rare. Key: an in-flight key >> 16. */
+HASH(inflight_overflow, __u64, struct inflight);
+HASH(pending, struct pending_key, struct pending);
+MMAPABLE_ARRAY(devices, struct device); /* by device slot */
+HASH(device_slots, __u64, __u32); /* identity to device slot */
+/* Identity << 16 | device slot, by the low bits of the identity: saves the hash on each issue. */
+MMAPABLE_ARRAY(device_cache, __u64);
+MMAPABLE_ARRAY(flows, struct flow); /* by device slot << stripe_shift | stripe */
+MMAPABLE_ARRAY(cells, struct cell); /* by cell number << stripe_shift | stripe */
+FREE_LIST(free_slots);
+FREE_LIST(free_cells);
+
+struct losses losses SEC(".bss.losses") = {};
+/* Whether inflight_overflow was ever used: spares a search to completions without a record. */
+__u32 overflowed SEC(".bss.losses") = 0;
+
+#define COUNT_LOSS(field) __sync_fetch_and_add(&losses.field, 1)
+
+static __always_inline void add(__u64 *counter, __u64 value)
+{
+	if (shared_stripes)
+		__sync_fetch_and_add(counter, value);
+	else
+		*counter += value;
+}
+
+static __always_inline __u32 stripe(void)
+{
+	return bpf_get_smp_processor_id() & stripe_mask;
+}
+
+static __always_inline struct flow *flow_of(__u32 slot, __u32 stripe)
+{
+	__u32 index = slot << stripe_shift | stripe;
+
+	return bpf_map_lookup_elem(&flows, &index);
+}
+
+/*
+ * A kernel address as a plain number: the verifier forbids arithmetic on typed pointers, but the
+ * difference of two pointers is a number (needs CAP_PERFMON). 2^51 bytes are told apart, more
+ * than any machine's memory spans.
+ */
+static __always_inline __u64 number_of(const void *address)
+{
+	__u64 number = (__u64)address;
+	void *origin = &losses;
+
+	asm volatile("%0 -= %1" : "+r"(number) : "r"(origin));
+	return number;
+}
+
+/* ---- devices ---- */
+
+/*
+ * What a disk is known by, 48 bits. diskseq is never used twice. Before 5.15 the address serves;
+ * user space forgets it when the disk is removed.
+ */
+static __always_inline __u64 identity_of(struct gendisk *disk)
+{
+	if (bpf_core_field_exists(disk->diskseq))
+		return disk->diskseq & 0xffffffffffffULL;
+	return number_of(disk) << 13 >> 16;
+}
+
+static __always_inline __u32 cache_index(__u64 identity)
+{
+	/* The classic probe's identity is dev_t, an old kernel's an address: fold the high bits in. */
+	return (identity ^ identity >> 8 ^ identity >> 20) & (CACHE_ENTRIES - 1);
+}
+
+/* Finds or makes the slot of a disk that is not in the cache; IGNORED_SLOT when none is free. */
+static __noinline __u32 register_device(__u64 identity, __u32 major, __u32 minor, const void *name)
+{
+	__u32 index = cache_index(identity), slot;
+	struct device *device;
+	__u32 *known;
+	__u64 *cached;
+
+	known = bpf_map_lookup_elem(&device_slots, &identity);
+	if (!known) {
+		if (bpf_map_pop_elem(&free_slots, &slot)) {
+			COUNT_LOSS(device_table_full);
+			return IGNORED_SLOT;
+		}
+		device = bpf_map_lookup_elem(&devices, &slot);
+		if (!device)
+			return IGNORED_SLOT;
+		device->identity = identity;
+		device->major = major;
+		device->minor = minor;
+		if (name)
+			bpf_probe_read_kernel_str(device->name, sizeof(device->name), name);
+		if (bpf_map_update_elem(&device_slots, &identity, &slot, BPF_NOEXIST) == 0)
+			__sync_fetch_and_add(&device->in_use, 1);
+		else /* another CPU was faster, or the map is full */
+			bpf_map_push_elem(&free_slots, &slot, BPF_ANY);
+		known = bpf_map_lookup_elem(&device_slots, &identity);
+		if (!known) {
+			COUNT_LOSS(device_table_full);
+			return IGNORED_SLOT;
+		}
+	}
+	slot = *known;
+	cached = bpf_map_lookup_elem(&device_cache, &index);
+	if (cached)
+		*cached = identity << 16 | slot;
+	return slot;
+}
+
+static __always_inline __u32 cached_slot(__u64 identity, bool *hit)
+{
+	__u32 index = cache_index(identity);
+	__u64 *cached = bpf_map_lookup_elem(&device_cache, &index);
+
+	*hit = cached && *cached >> 16 == identity;
+	return *hit ? *cached & 0xffff : IGNORED_SLOT;
+}
+
+/* The device slot of a disk; IGNORED_SLOT for one that is filtered out or has no place. */
+static __always_inline __u32 slot_of_disk(struct gendisk *disk)
+{
+	__u64 identity = identity_of(disk);
+	bool hit;
+	__u32 slot = cached_slot(identity, &hit);
+
+	if (hit)
+		return slot;
+	return register_device(identity, disk->major, disk->first_minor, disk->disk_name);
+}
+
+/* ---- counting, shared by both probes ---- */
+
+static __always_inline __u32 operation_of(__u32 cmd_flags)
+{
+	__u32 operation = cmd_flags & REQ_OP_MASK;
+
+	if (operation <= REQ_OP_DISCARD)
+		return operation; /* the first four are numbered alike */
+	return operation == REQ_OP_SECURE_ERASE ? OP_DISCARD : OP_OTHER;
+}
+
+/*
+ * Compares the device's requests in flight with the maximum so far. Issues are summed before
+ * completions, so the figure never exceeds what was in flight at one moment.
+ */
+static __always_inline void check_max(struct flow *own, __u32 slot, __u64 now)
+{
+	__u32 stripes = 1U << stripe_shift, i;
+	__u64 inflight = 0;
+	struct flow *flow;
+
+	if (max_check_ns) {
+		if (now - own->checked_ns < max_check_ns)
+			return;
+		own->checked_ns = now;
+	}
+	for (i = 0; i < stripes; i++) {
+		flow = flow_of(slot, i);
+		if (flow)
+			inflight += *(volatile __u64 *)&flow->issued;
+	}
+	for (i = 0; i < stripes; i++) {
+		flow = flow_of(slot, i);
+		if (flow)
+			inflight -= *(volatile __u64 *)&flow->completed;
+	}
+	if ((__s64)inflight > (__s64)own->max_inflight)
+		own->max_inflight = inflight;
+}
+
+static __always_inline void count_issue(__u32 slot, __u64 now)
+{
+	struct flow *flow = flow_of(slot, stripe());
+
+	if (!flow)
+		return;
+	add(&flow->issued, 1);
+	check_max(flow, slot, now);
+}
+
+/* Gives an operation of a device its cells; 0 when none are free. */
+static __noinline __u32 assign_cell(struct device *device, __u32 operation)
+{
+	__u32 number;
+
+	if (!device || operation >= OPERATIONS || bpf_map_pop_elem(&free_cells, &number))
+		return 0;
+	/* Two CPUs can be here for the same operation: the later one's cells stay empty. */
+	if (*(volatile __u32 *)&device->cell[operation]) {
+		bpf_map_push_elem(&free_cells, &number, BPF_ANY);
+		return device->cell[operation];
+	}
+	device->cell[operation] = number + 1;
+	return number + 1;
+}
+
+static __always_inline struct cell *cell_of(__u32 slot, __u32 operation, __u32 stripe)
+{
+	struct device *device = bpf_map_lookup_elem(&devices, &slot);
+	__u32 index;
+
+	if (!device || operation >= OPERATIONS)
+		return NULL;
+	index = device->cell[operation];
+	if (!index) {
+		index = assign_cell(device, operation);
+		if (!index) {
+			COUNT_LOSS(device_table_full);
+			return NULL;
+		}
+	}
+	index = (index - 1) << stripe_shift | stripe;
+	return bpf_map_lookup_elem(&cells, &index);
+}
+
+static __always_inline void count_bytes(__u32 slot, __u32 operation, __u64 bytes)
+{
+	struct cell *cell = cell_of(slot, operation, stripe());
+
+	if (cell)
+		add(&cell->bytes, bytes);
+}
+
+static __always_inline void count_completion(__u32 slot, __u32 operation, __u64 latency_ns,
+					     __u64 bytes, bool failed)
+{
+	__u32 own = stripe(), bucket;
+	struct flow *flow = flow_of(slot, own);
+	struct cell *cell;
+
+	if (flow)
+		add(&flow->completed, 1);
+	cell = cell_of(slot, operation, own);
+	if (!cell)
+		return;
+	bucket = bucket_of_ns(latency_ns);
+	if (bucket >= BUCKETS) /* never; for the verifier */
+		return;
+	if (shared_stripes)
+		__sync_fetch_and_add(&cell->buckets[bucket], 1);
+	else
+		cell->buckets[bucket]++;
+	add(&cell->bytes, bytes);
+	add(&cell->sum_ns, latency_ns);
+	if (latency_ns > cell->max_ns)
+		cell->max_ns = latency_ns;
+	if (failed)
+		add(&cell->errors, 1);
+}
+
+static __always_inline void count_requeue(__u32 slot)
+{
+	struct flow *flow = flow_of(slot, stripe());
+
+	if (flow)
+		add(&flow->requeues, 1);
+}
+
+/* Clocks of two CPUs may differ by a few nanoseconds: never below zero. */
+static __always_inline __u64 elapsed(__u64 start_ns, __u64 now)
+{
+	return now > start_ns ? now - start_ns : 0;
+}
+
+/* ---- probe btf: requests told apart by address ---- */
+
+/* How a free place is claimed: kernels before 5.12 have no atomic compare-and-exchange. */
+enum claim { CLAIM_CMPXCHG, CLAIM_STORE };
+
+static __always_inline __u64 key_of_request(struct request *rq)
+{
+	return number_of(rq) << 13 & ~0xffffULL;
+}
+
+static __always_inline struct inflight_set *set_of_key(__u64 key)
+{
+	__u32 index = key >> (16 - 3 + 2) >> inflight_shift & inflight_mask;
+
+	return bpf_map_lookup_elem(&inflight, &index);
+}
+
+static __always_inline bool same_request(__u64 held, __u64 key)
+{
+	return (held ^ key) >> 16 == 0;
+}
+
+/* The place that holds this request, or NULL. */
+static __always_inline struct inflight *find_inflight(__u64 key)
+{
+	struct inflight_set *set = set_of_key(key);
+	__u32 i;
+
+	if (!set)
+		return NULL;
+#pragma unroll
+	for (i = 0; i < WAYS; i++)
+		if (same_request(set->way[i].key, key))
+			return &set->way[i];
+	return NULL;
+}
+
+static __noinline int claim_overflow(__u64 key, __u64 now)
+{
+	struct inflight entry = { .key = key, .start_ns = now };
+	__u64 number = key >> 16;
+
+	overflowed = 1;
+	return bpf_map_update_elem(&inflight_overflow, &number, &entry, BPF_ANY);
+}
+
+static __noinline struct inflight *find_overflow(__u64 key)
+{
+	__u64 number = key >> 16;
+
+	return bpf_map_lookup_elem(&inflight_overflow, &number);
+}
+
+static __always_inline int on_issue(struct request *rq, enum claim how)
+{
+	struct gendisk *disk = request_disk(rq);
+	struct inflight *entry;
+	struct inflight_set *set;
+	__u64 key, now;
+	__u32 slot, i;
+
+	if (!disk)
+		return 0;
+	slot = slot_of_disk(disk);
+	if (slot >= IGNORED_SLOT)
+		return 0;
+	key = key_of_request(rq) | slot << 1;
+	set = set_of_key(key);
+	if (!set)
+		return 0;
+	now = bpf_ktime_get_ns();
+
+	/* Known already: issued again after a requeue, which does not restart the clock ... */
+	entry = find_inflight(key);
+	if (!entry && overflowed)
+		entry = find_overflow(key);
+	if (entry) {
+		if (entry->key & KEY_REQUEUED) {
+			entry->key = key;
+			return 0;
+		}
+		/*
+		 * ... or a request whose completion was missed: it still stands for one in flight,
+		 * and this one takes over from it.
+		 */
+		entry->start_ns = now;
+		if ((entry->key ^ key) & 0xffff) { /* it was another device's */
+			entry->key = key;
+			count_issue(slot, now);
+		}
+		return 0;
+	}
+
+#pragma unroll
+	for (i = 0; i < WAYS; i++) {
+		entry = &set->way[i];
+		if (entry->key)
+			continue;
+		if (how == CLAIM_CMPXCHG) {
+			if (__sync_val_compare_and_swap(&entry->key, 0, KEY_CLAIMED))
+				continue;
+		}
+		entry->start_ns = now;
+		*(volatile __u64 *)&entry->key = key;
+		count_issue(slot, now);
+		return 0;
+	}
+	if (claim_overflow(key, now))
+		COUNT_LOSS(inflight_table_full);
+	else
+		count_issue(slot, now);
+	return 0;
+}
+
+/*
+ * A completion without a record is expected of a request that was never issued (it failed before
+ * that, or it is an empty flush), of the second completion of a write that went through the flush
+ * machinery (no bytes), and of a device that is not measured.
+ */
+static __noinline int no_record(struct request *rq, __u32 nr_bytes)
+{
+	struct gendisk *disk = request_disk(rq);
+	__u32 operation = operation_of(rq->cmd_flags);
+	bool hit;
+	__u32 slot;
+
+	if (!disk || !rq->state || (operation == OP_WRITE && !nr_bytes && !rq->__data_len))
+		return 0;
+	slot = cached_slot(identity_of(disk), &hit);
+	if (hit && slot >= IGNORED_SLOT)
+		return 0;
+	COUNT_LOSS(untracked_completions);
+	return 0;
+}
+
+static __always_inline int on_complete(struct request *rq, bool failed, __u32 nr_bytes)
+{
+	__u64 now = bpf_ktime_get_ns(), key = key_of_request(rq), start_ns, number;
+	__u32 operation = operation_of(rq->cmd_flags), slot;
+	struct inflight *entry = find_inflight(key);
+	bool in_overflow = false;
+
+	if (!entry) {
+		if (overflowed)
+			entry = find_overflow(key);
+		if (!entry)
+			return no_record(rq, nr_bytes);
+		in_overflow = true;
+	}
+	slot = (entry->key & 0xffff) >> 1;
+	/* blk_update_request() reports each part before it lowers __data_len: only the last one ends it. */
+	if (nr_bytes < rq->__data_len) {
+		count_bytes(slot, operation, nr_bytes);
+		return 0;
+	}
+	start_ns = entry->start_ns;
+	if (in_overflow) {
+		number = key >> 16;
+		bpf_map_delete_elem(&inflight_overflow, &number);
+	} else {
+		*(volatile __u64 *)&entry->key = 0;
+	}
+	count_completion(slot, operation, elapsed(start_ns, now), nr_bytes, failed);
+	return 0;
+}
+
+static __always_inline int on_requeue(struct request *rq)
+{
+	__u64 key = key_of_request(rq);
+	struct inflight *entry = find_inflight(key);
+
+	if (!entry && overflowed)
+		entry = find_overflow(key);
+	if (!entry) /* never issued */
+		return 0;
+	entry->key |= KEY_REQUEUED;
+	count_requeue((entry->key & 0xffff) >> 1);
+	return 0;
+}
+
+/*
+ * a54895fa (5.11, and stable 5.10.137) dropped the first argument, the request_queue, of
+ * block_rq_issue and block_rq_requeue. block_rq_complete never had it.
+ */
+SEC("tp_btf/block_rq_issue")
+int btf_issue(__u64 *ctx)
+{
+	return on_issue((struct request *)ctx[0], CLAIM_CMPXCHG);
+}
+
+SEC("tp_btf/block_rq_issue")
+int btf_issue_no_cmpxchg(__u64 *ctx)
+{
+	return on_issue((struct request *)ctx[0], CLAIM_STORE);
+}
+
+SEC("tp_btf/block_rq_issue")
+int btf_issue_queue(__u64 *ctx)
+{
+	return on_issue((struct request *)ctx[1], CLAIM_STORE);
+}
+
+SEC("tp_btf/block_rq_requeue")
+int btf_requeue(__u64 *ctx)
+{
+	return on_requeue((struct request *)ctx[0]);
+}
+
+SEC("tp_btf/block_rq_requeue")
+int btf_requeue_queue(__u64 *ctx)
+{
+	return on_requeue((struct request *)ctx[1]);
+}
+
+/* The error is an errno before 8a7d267b4a2c (5.16) and a blk_status_t since; 0 is success in both. */
+SEC("tp_btf/block_rq_complete")
+int btf_complete(__u64 *ctx)
+{
+	return on_complete((struct request *)ctx[0], (__u32)ctx[1] != 0, (__u32)ctx[2]);
+}
+
+/* ---- probe tracepoint: requests told apart by device, sector and operation ---- */
+
+static __always_inline __u32 read_u32(const void *record, __u32 offset)
+{
+	__u32 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), record + offset);
+	return value;
+}
+
+/* The operation in rwbs, which blk_fill_rwbs() begins with an F for a preflush. */
+static __always_inline __u32 read_operation(const void *record, __u32 offset)
+{
+	char rwbs[4] = {};
+
+	bpf_probe_read_kernel(rwbs, sizeof(rwbs), record + offset);
+	if (rwbs[0] == 'F' && (rwbs[1] == 'W' || rwbs[1] == 'R' || rwbs[1] == 'D' || rwbs[1] == 'N')) {
+		rwbs[0] = rwbs[1];
+		rwbs[1] = rwbs[2];
+	}
+	switch (rwbs[0]) {
+	case 'R':
+		return OP_READ;
+	case 'W':
+		return rwbs[1] == 'Z' ? OP_OTHER : OP_WRITE; /* WZ: write-zeroes, since 6.18 */
+	case 'F':
+		return OP_FLUSH;
+	case 'D':
+		return OP_DISCARD;
+	default:
+		return OP_OTHER;
+	}
+}
+
+/*
+ * A completion prints the raw sector, an issue 0 instead of -1 (passthrough, flush); a flush and
+ * a passthrough request have no sector of their own.
+ */
+static __always_inline void read_key(struct pending_key *key, const void *record, __u32 dev,
+				     __u32 sector, __u32 rwbs)
+{
+	key->dev = read_u32(record, dev);
+	key->operation = read_operation(record, rwbs);
+	bpf_probe_read_kernel(&key->sector, sizeof(key->sector), record + sector);
+	if (key->sector == ~0ULL || key->operation == OP_FLUSH)
+		key->sector = 0;
+}
+
+/* The slot of a device that is known only by number; user space finds its name. */
+static __always_inline __u32 slot_of_dev(__u32 dev)
+{
+	bool hit;
+	__u32 slot = cached_slot(dev, &hit);
+
+	return hit ? slot : register_device(dev, dev >> 20, dev & 0xfffff, NULL);
+}
+
+SEC("tp/block/block_rq_issue")
+int classic_issue(void *ctx)
+{
+	struct pending fresh;
+	struct pending_key key = {};
+	struct pending *old;
+	__u64 now = bpf_ktime_get_ns();
+
+	read_key(&key, ctx, issue_format.dev, issue_format.sector, issue_format.rwbs);
+	if (!key.dev) /* passthrough without a disk */
+		return 0;
+	fresh.slot = slot_of_dev(key.dev);
+	if (fresh.slot >= IGNORED_SLOT)
+		return 0;
+	fresh.start_ns = now;
+	fresh.bytes_left = read_u32(ctx, issue_format.bytes);
+	fresh.requeued = 0;
+	fresh.requests = 1;
+	old = bpf_map_lookup_elem(&pending, &key);
+	if (old) {
+		if (old->requeued) {
+			old->requeued = 0;
+			return 0;
+		}
+		__sync_fetch_and_add(&old->requests, 1);
+	} else if (bpf_map_update_elem(&pending, &key, &fresh, BPF_NOEXIST)) {
+		/* Another CPU put the same key there meanwhile, or the map is full. */
+		old = bpf_map_lookup_elem(&pending, &key);
+		if (!old) {
+			COUNT_LOSS(inflight_table_full);
+			return 0;
+		}
+		__sync_fetch_and_add(&old->requests, 1);
+	}
+	count_issue(fresh.slot, now);
+	return 0;
+}
+
+SEC("tp/block/block_rq_requeue")
+int classic_requeue(void *ctx)
+{
+	struct pending_key key = {};
+	struct pending *entry;
+
+	read_key(&key, ctx, requeue_format.dev, requeue_format.sector, requeue_format.rwbs);
+	entry = bpf_map_lookup_elem(&pending, &key);
+	if (!entry) /* never issued */
+		return 0;
+	entry->requeued = 1;
+	count_requeue(entry->slot);
+	return 0;
+}
+
+SEC("tp/block/block_rq_complete")
+int classic_complete(void *ctx)
+{
+	__u64 now = bpf_ktime_get_ns(), bytes, start_ns;
+	struct pending_key key = {};
+	struct pending *entry, rest;
+	__u32 slot;
+	bool hit;
+
+	read_key(&key, ctx, complete_format.dev, complete_format.sector, complete_format.rwbs);
+	bytes = (__u64)read_u32(ctx, complete_format.nr_sector) << 9;
+	entry = bpf_map_lookup_elem(&pending, &key);
+	if (!entry) {
+		/* A write of no bytes is the end of a flush sequence, which was not issued. */
+		if (!key.dev || (key.operation == OP_WRITE && !bytes))
+			return 0;
+		slot = cached_slot(key.dev, &hit);
+		if (!hit || slot < IGNORED_SLOT)
+			COUNT_LOSS(untracked_completions);
+		return 0;
+	}
+	slot = entry->slot;
+	start_ns = entry->start_ns;
+	if (key.operation == OP_OTHER) {
+		bytes = entry->bytes_left; /* passthrough completes whole, and prints no sectors */
+	} else if (bytes < entry->bytes_left && entry->requests == 1) {
+		/* The rest completes under the sector where it begins. */
+		rest = *entry;
+		rest.bytes_left -= bytes;
+		bpf_map_delete_elem(&pending, &key);
+		key.sector += bytes >> 9;
+		if (bpf_map_update_elem(&pending, &key, &rest, BPF_ANY))
+			COUNT_LOSS(inflight_table_full);
+		count_bytes(slot, key.operation, bytes);
+		return 0;
+	}
+	if (entry->requests > 1)
+		__sync_fetch_and_add(&entry->requests, -1);
+	else
+		bpf_map_delete_elem(&pending, &key);
+	count_completion(slot, key.operation, elapsed(start_ns, now), bytes,
+			 read_u32(ctx, complete_format.error) != 0);
+	return 0;
+}
