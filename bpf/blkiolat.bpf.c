@@ -295,6 +295,7 @@ static __always_inline void count_completion(__u32 slot, __u32 operation, __u64 
 	if (!cell)
 		return;
 	bucket = bucket_of_ns(latency_ns);
+	OPAQUE(bucket);
 	if (bucket >= BUCKETS) /* never; for the verifier */
 		return;
 	if (shared_stripes)
@@ -449,7 +450,7 @@ static __noinline int no_record(struct request *rq, __u32 nr_bytes)
 	bool hit;
 	__u32 slot;
 
-	if (!disk || !rq->state || (operation == OP_WRITE && !nr_bytes && !rq->__data_len))
+	if (!disk || rq->state == MQ_RQ_IDLE || (operation == OP_WRITE && !nr_bytes && !rq->__data_len))
 		return 0;
 	slot = cached_slot(identity_of(disk), &hit);
 	if (hit && slot >= IGNORED_SLOT)

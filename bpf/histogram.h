@@ -33,26 +33,32 @@ static const unsigned char log2_table[256] = {
 	LOG2_16(7), LOG2_16(7), LOG2_16(7), LOG2_16(7),
 };
 
+/* Makes the compiler forget what it knows of x, so that it keeps the check that the verifier needs. */
+#define OPAQUE(x) asm volatile("" : "+r"(x))
+
 /* Index of the bucket, 0 to OVERFLOW_BUCKET, that holds a latency of ns nanoseconds. */
 static inline __attribute__((always_inline)) unsigned int bucket_of_ns(unsigned long long ns)
 {
 	unsigned long long units = ns < DIV_LIMIT ? ns * DIV_MAGIC >> DIV_SHIFT : ns / UNIT_NS;
-	unsigned int exponent;
+	unsigned int exponent, shift, top;
 
 	if (units < SUB_BUCKETS)
 		return units;
 	if (units < 1ULL << 8)
-		exponent = log2_table[units & 0xff];
+		shift = 0;
 	else if (units < 1ULL << 16)
-		exponent = 8 + log2_table[units >> 8 & 0xff];
+		shift = 8;
 	else if (units < 1ULL << 24)
-		exponent = 16 + log2_table[units >> 16 & 0xff];
+		shift = 16;
 	else if (units < 1ULL << 32)
-		exponent = 24 + log2_table[units >> 24 & 0xff];
+		shift = 24;
 	else if (units < 1ULL << MAX_EXPONENT)
-		exponent = 32 + log2_table[units >> 32 & 0xff];
+		shift = 32;
 	else
 		return OVERFLOW_BUCKET;
+	top = units >> shift;
+	OPAQUE(top);
+	exponent = shift + log2_table[top & 0xff];
 	return ((exponent - SUB_BITS + 1) << SUB_BITS) +
 	       (units >> (exponent - SUB_BITS) & (SUB_BUCKETS - 1));
 }

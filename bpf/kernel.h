@@ -50,6 +50,11 @@ enum {
 	REQ_OP_SECURE_ERASE = 5,
 };
 
+/* include/linux/blk-mq.h; a request is idle until its driver starts it. */
+enum mq_rq_state {
+	MQ_RQ_IDLE = 0,
+};
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct gendisk {
@@ -67,11 +72,7 @@ struct request {
 	struct request_queue *q;
 	unsigned int cmd_flags;
 	unsigned int __data_len;
-	/*
-	 * enum mq_rq_state: 0 idle, 1 in flight, 2 complete. Its type does not matter to CO-RE's
-	 * matching of names, and has always been four bytes.
-	 */
-	unsigned int state;
+	enum mq_rq_state state;
 };
 
 /* struct request before f3fa33acca9f (5.17) removed rq_disk. */

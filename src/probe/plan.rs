@@ -177,7 +177,8 @@ impl Sizes {
             // Comparing reads one cache line per stripe: with few it is done at each issue.
             max_check_ns: if stripes <= 4 { 0 } else { u64::from(stripes) * 1_000 },
             inflight_sets: places / WAYS,
-            inflight_shift: if request_size == 0 { 6 } else { request_size.ilog2() },
+            // Requests are allocated in whole cache lines (blk_mq_alloc_rqs, blk_alloc_flush_queue).
+            inflight_shift: if request_size == 0 { 6 } else { request_size.next_multiple_of(64).ilog2() },
             overflow: 4096,
             pending: (machine.request_capacity.saturating_mul(2)).clamp(1 << 14, 1 << 18) as u32,
             slots,
@@ -266,7 +267,7 @@ mod tests {
     fn shift_never_puts_two_requests_at_one_place() {
         for size in [200, 256, 320, 511, 512] {
             let sizes = Sizes::new(&machine(4, 8, 2048), true, size);
-            assert!(1usize << sizes.inflight_shift <= size);
+            assert!(1usize << sizes.inflight_shift <= size.next_multiple_of(64));
         }
     }
 }
