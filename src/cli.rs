@@ -69,7 +69,7 @@ pub enum Command {
 
 impl Cli {
     /// The command, which is `run` where none is named.
-    pub fn command(self) -> Command {
+    pub fn into_command(self) -> Command {
         self.command.unwrap_or(Command::Run(self.run))
     }
 }
