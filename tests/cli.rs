@@ -1,5 +1,7 @@
 //! The command line, alone and over a configuration file.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The configuration file: what is accepted, and what is said about what is not.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
