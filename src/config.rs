@@ -1,7 +1,23 @@
 //! What the daemon was told to do: the meaning of the configuration file and of the command line.
+//!
+//! This file has the types and the built-in defaults. [`key`] is the table of the file's keys,
+//! [`value`] reads one value, [`file`] turns a file into a [`Config`] or into everything that is
+//! wrong with it. The command line is laid over it in [`crate::cli`].
+
+pub mod file;
+pub mod key;
+pub mod value;
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use clap::ValueEnum;
+
+pub use file::{ConfigError, ConfigFile, Parsed, Problem, Problems};
+pub use key::{Change, reload};
+
+/// Where the configuration is looked for when none is named.
+pub const DEFAULT_PATH: &str = "/etc/blkiolatd/blkiolatd.toml";
 
 /// A complete, checked configuration.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -25,21 +41,21 @@ pub struct Sampling {
     pub interval: Duration,
     /// Which probe to load.
     pub probe: ProbeChoice,
-    /// Globs of device names to measure.
+    /// Globs of device names to measure; at least one.
     pub include: Vec<String>,
     /// Globs of device names to leave out; wins over `include`.
     pub exclude: Vec<String>,
 }
 
 /// Which BPF programs measure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ProbeChoice {
-    /// The best that this kernel supports.
+    /// The best that this kernel supports
     #[default]
     Auto,
-    /// BTF-typed tracepoints.
+    /// BTF-typed tracepoints
     Btf,
-    /// Classic tracepoints, which need no BTF.
+    /// Classic tracepoints, which need no BTF
     Tracepoint,
 }
 
@@ -59,12 +75,12 @@ pub struct Output {
 }
 
 /// How much of a histogram a record keeps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Detail {
-    /// 16 buckets per octave.
+    /// 16 buckets per octave
     #[default]
     Fine,
-    /// One bucket per octave.
+    /// One bucket per octave
     Log2,
 }
 
@@ -95,7 +111,7 @@ pub struct Retention {
 pub enum FreeSpace {
     /// So many bytes.
     Bytes(u64),
-    /// This share of the file system's size; 0 to 100.
+    /// This share of the file system's size; 0 to 99.
     Percent(f64),
 }
 
