@@ -6,7 +6,9 @@
 
 pub mod cli;
 pub mod config;
+pub mod device;
 pub mod histogram;
 pub mod probe;
 pub mod record;
 pub mod snapshot;
+pub mod terminal;

@@ -7,6 +7,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Detail;
+use crate::histogram;
+use crate::snapshot::{DeviceWindow, OperationWindow, Snapshot};
+
 /// Version of the record's shape, in its key `schema`.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -176,5 +180,206 @@ impl Record {
         if serde_json::to_writer(&mut *line, self).is_ok() {
             line.push(b'\n');
         }
+    }
+}
+
+/// What a record says besides its window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Context {
+    /// Host name.
+    pub host: String,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// Configured length of a window, in seconds.
+    pub interval_s: f64,
+    /// How much of a histogram is kept.
+    pub detail: Detail,
+}
+
+impl Record {
+    /// The record of a window that ended at `end` on the wall clock. Devices are named by
+    /// `name_of(slot)`; those without a name there are left out.
+    #[must_use]
+    pub fn new<'a>(
+        snapshot: &Snapshot,
+        end: jiff::Timestamp,
+        seq: u64,
+        context: &Context,
+        name_of: impl Fn(usize) -> Option<&'a str>,
+    ) -> Self {
+        let mut windows: Vec<(&str, DeviceWindow)> = Vec::new();
+        for device in &snapshot.devices {
+            let Some(name) = name_of(device.slot) else { continue };
+            // A disk that was taken away and came back, or changed its medium, has two slots.
+            let twin = windows.iter_mut().find(|(other_name, other)| {
+                *other_name == name && other.device_id == device.device_id
+            });
+            match twin {
+                Some((_, twin)) => twin.merge(device),
+                None => windows.push((name, device.clone())),
+            }
+        }
+        windows.sort_by(|(a_name, a), (b_name, b)| {
+            a.device_id.cmp(&b.device_id).then_with(|| a_name.cmp(b_name))
+        });
+        let devices = || windows.iter().map(|(name, window)| (*name, window));
+        Self {
+            timestamp: end.as_microsecond() as f64 / 1e6,
+            iso_timestamp: end.strftime("%Y-%m-%dT%H:%M:%S.%6f+00:00").to_string(),
+            interval_s: context.interval_s,
+            latency_histogram: devices()
+                .filter(|(_, window)| window.requeues > 0 || window.total() > 0)
+                .map(|(name, window)| DeviceLatency::new(name, window, context.detail))
+                .collect(),
+            inflight: devices()
+                .filter(|(_, window)| window.inflight.max > 0)
+                .map(|(name, window)| DeviceInflight::new(name, window))
+                .collect(),
+            schema: SCHEMA_VERSION,
+            host: context.host.clone(),
+            boot_id: context.boot_id.clone(),
+            seq,
+            window_s: (snapshot.length_ns as f64 / 1e3).round() / 1e6,
+            audit: Audit {
+                untracked_completions: snapshot.losses.untracked_completions,
+                inflight_table_full: snapshot.losses.inflight_table_full,
+                device_table_full: snapshot.losses.device_table_full,
+                probe_misses: snapshot.probe_misses,
+                dropped_snapshots: 0,
+            },
+        }
+    }
+}
+
+impl DeviceLatency {
+    fn new(name: &str, window: &DeviceWindow, detail: Detail) -> Self {
+        let buckets = window.slots().into_iter().map(|(slot, count)| {
+            let (bucket_low, bucket_high) = histogram::slot_bounds_us(slot);
+            SlotCount { slot: slot as u32, count, bucket_low, bucket_high }
+        });
+        let mut ops = Operations::default();
+        for (index, operation) in window.operations.iter().enumerate() {
+            *ops.slot_mut(index) =
+                operation.as_ref().map(|operation| OperationStats::new(operation, detail));
+        }
+        Self {
+            device_id: window.device_id,
+            device_name: name.to_owned(),
+            total: window.total(),
+            buckets: buckets.collect(),
+            ops,
+            requeues: window.requeues,
+        }
+    }
+}
+
+impl OperationStats {
+    fn new(window: &OperationWindow, detail: Detail) -> Self {
+        let (fine, slots) = match detail {
+            Detail::Fine => (Some(window.fine.clone()), None),
+            Detail::Log2 => {
+                let slots = histogram::slots_of_fine(window.fine());
+                (None, Some(slots.into_iter().map(|(slot, count)| (slot as u16, count)).collect()))
+            }
+        };
+        Self {
+            total: window.total,
+            bytes: window.bytes,
+            sum_us: window.sum_ns as f64 / 1e3,
+            max_us: window.max_ns as f64 / 1e3,
+            errors: window.errors,
+            fine,
+            slots,
+        }
+    }
+}
+
+impl DeviceInflight {
+    fn new(name: &str, window: &DeviceWindow) -> Self {
+        Self {
+            device_id: window.device_id,
+            device_name: name.to_owned(),
+            count: window.inflight.count,
+            mean: (window.inflight.mean * 1e4).round() / 1e4,
+            max: window.inflight.max,
+            oldest_us: window.inflight.oldest_ns as f64 / 1e3,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::InflightWindow;
+
+    fn device(slot: usize, device_id: u32, fine: &[(u16, u64)]) -> DeviceWindow {
+        let read = OperationWindow {
+            total: fine.iter().map(|f| f.1).sum(),
+            bytes: 344_064,
+            sum_ns: 6_210_500,
+            max_ns: 131_250,
+            errors: 0,
+            fine: fine.to_vec(),
+        };
+        DeviceWindow {
+            slot,
+            device_id,
+            operations: [Some(read), None, None, None, None],
+            inflight: InflightWindow { count: 1, mean: 0.83, max: 12, oldest_ns: 84_200 },
+            ..DeviceWindow::default()
+        }
+    }
+
+    fn record(devices: Vec<DeviceWindow>, detail: Detail) -> Record {
+        let snapshot = Snapshot { length_ns: 5_000_300_000, devices, ..Snapshot::default() };
+        let context =
+            Context { host: "db-17".into(), boot_id: "b".into(), interval_s: 5.0, detail };
+        let end = jiff::Timestamp::from_microsecond(1_691_397_912_123_000).unwrap();
+        Record::new(&snapshot, end, 42, &context, |slot| Some(["sda", "sdb"][slot % 2]))
+    }
+
+    #[test]
+    fn has_the_shape_of_the_contract() {
+        let mut line = Vec::new();
+        record(vec![device(0, 8 << 20, &[(73, 12), (74, 15)])], Detail::Fine).write_line(&mut line);
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            concat!(
+                r#"{"timestamp":1691397912.123,"iso_timestamp":"2023-08-07T08:45:12.123000+00:00","#,
+                r#""interval_s":5.0,"latency_histogram":[{"device_id":8388608,"device_name":"sda","#,
+                r#""total":27,"buckets":[{"slot":4,"count":27,"bucket_low":16,"bucket_high":31}],"#,
+                r#""ops":{"read":{"total":27,"bytes":344064,"sum_us":6210.5,"max_us":131.25,"#,
+                r#""errors":0,"fine":[[73,12],[74,15]]}},"requeues":0}],"#,
+                r#""inflight":[{"device_id":8388608,"device_name":"sda","count":1,"mean":0.83,"#,
+                r#""max":12,"oldest_us":84.2}],"schema":1,"host":"db-17","boot_id":"b","seq":42,"#,
+                r#""window_s":5.0003,"audit":{"untracked_completions":0,"inflight_table_full":0,"#,
+                r#""device_table_full":0,"probe_misses":0,"dropped_snapshots":0}}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn log2_detail_keeps_slots() {
+        let record = record(vec![device(0, 8 << 20, &[(73, 12), (80, 15)])], Detail::Log2);
+        let read = record.latency_histogram[0].ops.read.as_ref().unwrap();
+        assert_eq!((&read.fine, &read.slots), (&None, &Some(vec![(4, 12), (5, 15)])));
+    }
+
+    #[test]
+    fn devices_ascend_and_two_slots_of_one_disk_are_one() {
+        let record = record(
+            vec![
+                device(1, 9 << 20, &[(1, 1)]),
+                device(0, 8 << 20, &[(1, 1), (9, 2)]),
+                device(2, 8 << 20, &[(1, 4), (3, 1)]),
+            ],
+            Detail::Fine,
+        );
+        let ids: Vec<_> = record.latency_histogram.iter().map(|d| d.device_id >> 20).collect();
+        assert_eq!(ids, [8, 9]);
+        let read = record.latency_histogram[0].ops.read.as_ref().unwrap();
+        assert_eq!(read.fine.as_deref(), Some(&[(1, 5), (3, 1), (9, 2)][..]));
+        assert_eq!((read.total, record.inflight[0].count), (8, 2));
     }
 }

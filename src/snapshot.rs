@@ -80,7 +80,38 @@ impl DeviceWindow {
     }
 }
 
+impl DeviceWindow {
+    /// Adds what another slot of the same disk saw in the same window.
+    pub fn merge(&mut self, other: &Self) {
+        self.requeues += other.requeues;
+        self.inflight.count += other.inflight.count;
+        self.inflight.mean += other.inflight.mean;
+        self.inflight.max = self.inflight.max.max(other.inflight.max).max(self.inflight.count);
+        self.inflight.oldest_ns = self.inflight.oldest_ns.max(other.inflight.oldest_ns);
+        for (mine, theirs) in self.operations.iter_mut().zip(&other.operations) {
+            match (mine, theirs) {
+                (Some(mine), Some(theirs)) => mine.merge(theirs),
+                (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+                (_, None) => {}
+            }
+        }
+    }
+}
+
 impl OperationWindow {
+    fn merge(&mut self, other: &Self) {
+        self.total += other.total;
+        self.bytes += other.bytes;
+        self.sum_ns += other.sum_ns;
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.errors += other.errors;
+        let mut counts: std::collections::BTreeMap<u16, u64> = self.fine.iter().copied().collect();
+        for &(bucket, count) in &other.fine {
+            *counts.entry(bucket).or_default() += count;
+        }
+        self.fine = counts.into_iter().collect();
+    }
+
     /// Non-empty `(bucket, count)`, ascending.
     pub fn fine(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
         self.fine.iter().map(|&(bucket, count)| (usize::from(bucket), count))

@@ -147,17 +147,13 @@ pub fn parse_interval(text: &str) -> Result<Duration, String> {
         .map_err(|fault| format!("{fault}; a window is 10ms to 1h long, for example 5s, 0.5 or 1m"))
 }
 
-/// Checks a glob of device names and returns it without a leading `/dev/`.
+/// Checks a glob of device names, or the path of a disk in `/dev` (see [`crate::device::Filter`]).
 pub fn parse_glob(text: &str) -> Result<String, String> {
-    let name = text.strip_prefix("/dev/").unwrap_or(text);
-    if name.is_empty() {
+    if text.strip_prefix("/dev/").unwrap_or(text).is_empty() {
         return Err("empty".into());
     }
-    if name.contains('/') {
-        return Err("the kernel's device names have no slash; `lsblk -d` lists them".into());
-    }
-    Glob::new(name).map_err(|error| error.kind().to_string())?;
-    Ok(name.to_owned())
+    Glob::new(text).map_err(|error| error.kind().to_string())?;
+    Ok(text.to_owned())
 }
 
 /// Checks that a path can name the active file. A relative path is allowed.
@@ -349,10 +345,11 @@ mod tests {
     }
 
     #[test]
-    fn a_glob_is_a_kernel_name() {
-        assert_eq!(parse_glob("/dev/nvme*n1"), Ok("nvme*n1".into()));
-        assert_eq!(parse_glob("sd[a-c]"), Ok("sd[a-c]".into()));
-        for text in ["", "/dev/", "/dev/disk/by-id/x", "sd[a"] {
+    fn a_device_is_a_glob_or_a_path() {
+        for text in ["sd[a-c]", "/dev/nvme*n1", "/dev/disk/by-id/x", "cciss/c0d0"] {
+            assert_eq!(parse_glob(text), Ok(text.into()));
+        }
+        for text in ["", "/dev/", "sd[a"] {
             assert!(parse_glob(text).is_err(), "{text}");
         }
     }

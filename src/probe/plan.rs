@@ -178,7 +178,11 @@ impl Sizes {
             max_check_ns: if stripes <= 4 { 0 } else { u64::from(stripes) * 1_000 },
             inflight_sets: places / WAYS,
             // Requests are allocated in whole cache lines (blk_mq_alloc_rqs, blk_alloc_flush_queue).
-            inflight_shift: if request_size == 0 { 6 } else { request_size.next_multiple_of(64).ilog2() },
+            inflight_shift: if request_size == 0 {
+                6
+            } else {
+                request_size.next_multiple_of(64).ilog2()
+            },
             overflow: 4096,
             pending: (machine.request_capacity.saturating_mul(2)).clamp(1 << 14, 1 << 18) as u32,
             slots,

@@ -1,0 +1,257 @@
+//! Disks by name: which are measured, what they are called, and when they are gone.
+
+mod filter;
+mod sysfs;
+mod uevents;
+
+use std::path::PathBuf;
+
+use crate::probe::reading::Reading;
+pub use filter::{Filter, FilterError};
+pub use sysfs::{Disk, Sysfs};
+pub use uevents::Uevents;
+
+/// How long a disk that is gone may still have requests in flight. What is there after that was
+/// left behind by a completion that the kernel did not show.
+const GONE_GRACE_NS: u64 = 60_000_000_000;
+/// How long a slot rests before it is used again: every BPF program that still had it has ended.
+const RECLAIM_GRACE_NS: u64 = 100_000_000;
+
+/// What the probe is to do about a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Measure this disk no longer.
+    Ignore {
+        /// What the probe knows it by.
+        identity: u64,
+    },
+    /// Forget this disk: it is gone, or to be judged again.
+    Forget {
+        /// What the probe knows it by.
+        identity: u64,
+    },
+    /// Free this slot.
+    Reclaim {
+        /// Its number.
+        slot: usize,
+    },
+}
+
+/// The disks that the probe has seen, by slot.
+#[derive(Debug)]
+pub struct Registry {
+    sysfs: Sysfs,
+    filter: Filter,
+    entries: Vec<Option<Entry>>,
+    /// Disks that the probe was told to ignore.
+    ignored: Vec<u64>,
+    /// Whether disks may have come or gone since they were last looked for.
+    stale: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    identity: u64,
+    device_id: u32,
+    name: String,
+    wanted: bool,
+    /// The disk in sysfs when it was first seen; `None` for one that is not published there.
+    disk: Option<Disk>,
+    /// Since when the slot waits to be freed (`CLOCK_MONOTONIC`, ns), and for what.
+    leaving: Option<Leaving>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Leaving {
+    since_ns: u64,
+    gone: bool,
+}
+
+impl Registry {
+    /// A registry of the disks under `root` (`/` but for tests).
+    #[must_use]
+    pub fn new(root: PathBuf, filter: Filter) -> Self {
+        Self {
+            sysfs: Sysfs::new(root),
+            filter,
+            entries: Vec::new(),
+            ignored: Vec::new(),
+            stale: false,
+        }
+    }
+
+    /// The name of the disk in `slot`, if it is to be shown.
+    #[must_use]
+    pub fn shown_name(&self, slot: usize) -> Option<&str> {
+        let entry = self.entries.get(slot)?.as_ref()?;
+        entry.wanted.then_some(entry.name.as_str())
+    }
+
+    /// Notes that disks may have come or gone.
+    pub fn disks_changed(&mut self) {
+        self.stale = true;
+    }
+
+    /// Puts another filter in force. Disks that were left out are judged again when they are next
+    /// used.
+    pub fn set_filter(&mut self, filter: Filter) -> Vec<Action> {
+        self.filter = filter;
+        let mut actions: Vec<Action> =
+            self.ignored.drain(..).map(|identity| Action::Forget { identity }).collect();
+        for entry in self.entries.iter_mut().flatten() {
+            let wanted = self.filter.accepts(&entry.name);
+            if entry.wanted && !wanted && entry.leaving.is_none() {
+                actions.push(Action::Ignore { identity: entry.identity });
+                self.ignored.push(entry.identity);
+                entry.leaving = Some(Leaving { since_ns: 0, gone: false });
+            }
+            entry.wanted = wanted;
+        }
+        actions
+    }
+
+    /// Learns from a reading which disks there are. Call it before the reading becomes a window, and
+    /// carry the actions out after it: what a disk counted until now still belongs to the window.
+    pub fn update(&mut self, reading: &Reading) -> Vec<Action> {
+        let now_ns = reading.at_ns;
+        let mut actions = Vec::new();
+        self.entries.resize_with(reading.devices.len(), || None);
+        for (slot, (device, entry)) in reading.devices.iter().zip(&mut self.entries).enumerate() {
+            let Some(device) = device else {
+                *entry = None;
+                continue;
+            };
+            let known = entry.as_ref().is_some_and(|entry| entry.identity == device.identity);
+            if !known {
+                let disk = self.sysfs.disk(device.device_id);
+                let name = if !device.name.is_empty() {
+                    device.name.clone()
+                } else if let Some(disk) = &disk {
+                    disk.name.clone()
+                } else {
+                    format!("{}:{}", device.device_id >> 20, device.device_id & 0xfffff)
+                };
+                let wanted = self.filter.accepts(&name);
+                let leaving = (!wanted).then(|| {
+                    actions.push(Action::Ignore { identity: device.identity });
+                    self.ignored.push(device.identity);
+                    Leaving { since_ns: now_ns, gone: false }
+                });
+                *entry = Some(Entry {
+                    identity: device.identity,
+                    device_id: device.device_id,
+                    name,
+                    wanted,
+                    disk,
+                    leaving,
+                });
+                continue;
+            }
+            let Some(known) = entry else { continue };
+            if self.stale
+                && known.leaving.is_none()
+                && self.sysfs.is_gone(known.device_id, known.disk.as_ref())
+            {
+                actions.push(Action::Forget { identity: known.identity });
+                known.leaving = Some(Leaving { since_ns: now_ns, gone: true });
+                continue;
+            }
+            if let Some(leaving) = &mut known.leaving {
+                if leaving.since_ns == 0 {
+                    leaving.since_ns = now_ns;
+                }
+                let age = now_ns.saturating_sub(leaving.since_ns);
+                let drained = device.inflight.count == 0 || (leaving.gone && age > GONE_GRACE_NS);
+                if drained && !device.changed && age > RECLAIM_GRACE_NS {
+                    actions.push(Action::Reclaim { slot });
+                }
+            }
+        }
+        self.stale = false;
+        actions
+    }
+
+    /// The include patterns that no disk on this machine matches.
+    #[must_use]
+    pub fn unmatched(&self) -> Vec<String> {
+        let names = self.sysfs.disk_names();
+        self.filter.unmatched(&names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::reading::{DeviceReading, Inflight};
+    use std::fs;
+
+    fn filter(include: &[&str], exclude: &[&str]) -> Filter {
+        let owned = |globs: &[&str]| globs.iter().map(|&glob| glob.to_owned()).collect::<Vec<_>>();
+        Filter::new(&owned(include), &owned(exclude), &Sysfs::new("/nonexistent".into())).unwrap()
+    }
+
+    fn reading(at_ns: u64, identity: u64, name: &str, inflight: u64) -> Reading {
+        let device = DeviceReading {
+            identity,
+            device_id: 8 << 20,
+            name: name.into(),
+            inflight: Inflight { count: inflight, ..Inflight::default() },
+            ..DeviceReading::default()
+        };
+        Reading { at_ns, devices: vec![Some(device)], ..Reading::default() }
+    }
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_disk_that_is_left_out_is_ignored_and_its_slot_freed() {
+        let mut registry = Registry::new("/nonexistent".into(), filter(&["*"], &["loop*"]));
+        let actions = registry.update(&reading(SECOND, 7, "loop0", 2));
+        assert_eq!(actions, [Action::Ignore { identity: 7 }]);
+        assert_eq!(registry.shown_name(0), None);
+        assert_eq!(registry.update(&reading(2 * SECOND, 7, "loop0", 1)), []);
+        assert_eq!(
+            registry.update(&reading(3 * SECOND, 7, "loop0", 0)),
+            [Action::Reclaim { slot: 0 }]
+        );
+    }
+
+    #[test]
+    fn another_filter_judges_again() {
+        let mut registry = Registry::new("/nonexistent".into(), filter(&["*"], &["loop*"]));
+        registry.update(&reading(SECOND, 7, "loop0", 0));
+        assert_eq!(registry.set_filter(filter(&["*"], &[])), [Action::Forget { identity: 7 }]);
+        let mut registry = Registry::new("/nonexistent".into(), filter(&["*"], &[]));
+        registry.update(&reading(SECOND, 7, "sda", 0));
+        assert_eq!(registry.shown_name(0), Some("sda"));
+        assert_eq!(registry.set_filter(filter(&["*"], &["sd*"])), [Action::Ignore { identity: 7 }]);
+        assert_eq!(registry.shown_name(0), None);
+    }
+
+    #[test]
+    fn a_disk_that_is_gone_keeps_its_name_until_it_has_drained() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = root.path().join("sys/block/sda");
+        fs::create_dir_all(&disk).unwrap();
+        fs::create_dir_all(root.path().join("sys/dev/block")).unwrap();
+        fs::write(disk.join("dev"), "8:0\n").unwrap();
+        fs::write(disk.join("diskseq"), "3\n").unwrap();
+        std::os::unix::fs::symlink("../../block/sda", root.path().join("sys/dev/block/8:0"))
+            .unwrap();
+        let mut registry = Registry::new(root.path().into(), filter(&["*"], &[]));
+        registry.update(&reading(SECOND, 3, "", 1));
+        assert_eq!(registry.shown_name(0), Some("sda"));
+        registry.disks_changed();
+        assert_eq!(registry.update(&reading(2 * SECOND, 3, "", 1)), []);
+        // Another disk takes the number: same name, other diskseq.
+        fs::write(disk.join("diskseq"), "4\n").unwrap();
+        registry.disks_changed();
+        assert_eq!(
+            registry.update(&reading(3 * SECOND, 3, "", 1)),
+            [Action::Forget { identity: 3 }]
+        );
+        assert_eq!(registry.shown_name(0), Some("sda"));
+        assert_eq!(registry.update(&reading(4 * SECOND, 3, "", 1)), []);
+        assert_eq!(registry.update(&reading(5 * SECOND, 3, "", 0)), [Action::Reclaim { slot: 0 }]);
+    }
+}
