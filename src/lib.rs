@@ -4,6 +4,7 @@
 //! `archive → record → report`. Only [`daemon`] wires the first chain together; `report` never
 //! touches `probe`, and `probe` knows nothing of files. `ARCHITECTURE.md` has the picture.
 
+pub mod archive;
 pub mod config;
 pub mod histogram;
 pub mod record;
