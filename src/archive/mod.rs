@@ -13,6 +13,9 @@ mod faults;
 pub mod names;
 pub mod queue;
 mod recorder;
+mod retention;
+mod rotation;
+mod tail;
 pub mod writer;
 
 pub use error::{OpenError, WriteError};
