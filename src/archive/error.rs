@@ -88,10 +88,6 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    pub(crate) fn io(path: &Path, operation: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { path: path.to_owned(), operation, source }
-    }
-
     /// What makes two of these the same fault.
     pub(crate) fn kind(&self) -> (&'static str, i32) {
         match self {

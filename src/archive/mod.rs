@@ -5,12 +5,16 @@
 //! empties it, and the rest are its tools: decisions as pure functions ([`names`], `rotation`,
 //! `retention`, `tail`), system calls in `disk`.
 
+mod active;
 mod complaint;
+mod compress;
+mod compressor;
 mod disk;
 mod error;
 #[cfg(test)]
 mod faults;
 pub mod names;
+mod place;
 pub mod queue;
 mod recorder;
 mod retention;

@@ -8,13 +8,15 @@
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
 use super::complaint::Complaint;
+use super::compressor::Compressor;
 use super::disk::{Disk, Progress};
 use super::error::{OpenError, WriteError};
+use super::names::Moment;
 use super::queue::{self, Item, MAX_BYTES, MAX_RECORDS, Queue};
 use super::recorder::Recorder;
 use crate::config::{Config, Output, Retention, Rotation};
@@ -246,9 +248,15 @@ impl Writer {
         });
         let path = settings.output.path.clone();
         let (opened, first_attempt) = mpsc::channel();
+        let compressor = Compressor::spawn(Disk::new(Arc::new(Progress::new())))
+            .map_err(OpenError::io(&path, "start the compression thread"))?;
+        let clock = || (Moment::from_system(SystemTime::now()), Instant::now());
+        let recorder =
+            Recorder::new(disk, settings, Box::new(clock), Box::new(compressor.starter()));
         let task = Task {
             shared: shared.clone(),
-            recorder: Recorder::new(disk, settings),
+            recorder,
+            compressor,
             complaint: Complaint::default(),
             retry: None,
             retry_wait: FIRST_RETRY,
@@ -388,6 +396,7 @@ impl Drop for WriterHandle {
 struct Task {
     shared: Arc<Shared>,
     recorder: Recorder,
+    compressor: Compressor,
     complaint: Complaint,
     /// When to try again what failed; while it is set nothing is taken from the queue.
     retry: Option<Instant>,
@@ -430,6 +439,7 @@ impl Task {
                 let _ = opened.send(Ok(()));
             }
             Err(error) => {
+                self.compressor.stop(Instant::now());
                 let _ = opened.send(Err(error));
                 return;
             }
@@ -469,6 +479,8 @@ impl Task {
                 Work::GiveUp => break,
             }
         }
+        let deadline = self.shared.lock().deadline.unwrap_or_else(Instant::now);
+        self.compressor.stop(deadline);
         self.recorder.close();
         self.note();
     }
