@@ -42,7 +42,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::OpenDirectory,
         Self::Open,
         Self::Create,

@@ -20,6 +20,8 @@ mod recorder;
 mod retention;
 mod rotation;
 mod tail;
+#[cfg(test)]
+mod tests;
 pub mod writer;
 
 pub use error::{OpenError, WriteError};
