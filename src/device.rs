@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::probe::reading::Reading;
 pub use filter::{Filter, FilterError};
 pub use sysfs::{Disk, Sysfs};
-pub use uevents::Uevents;
+pub use uevents::{Change, Uevents};
 
 /// How long a disk that is gone may still have requests in flight. What is there after that was
 /// left behind by a completion that the kernel did not show.
@@ -45,8 +45,6 @@ pub struct Registry {
     entries: Vec<Option<Entry>>,
     /// Disks that the probe was told to ignore.
     ignored: Vec<u64>,
-    /// Whether disks may have come or gone since they were last looked for.
-    stale: bool,
 }
 
 #[derive(Debug)]
@@ -71,13 +69,7 @@ impl Registry {
     /// A registry of the disks under `root` (`/` but for tests).
     #[must_use]
     pub fn new(root: PathBuf, filter: Filter) -> Self {
-        Self {
-            sysfs: Sysfs::new(root),
-            filter,
-            entries: Vec::new(),
-            ignored: Vec::new(),
-            stale: false,
-        }
+        Self { sysfs: Sysfs::new(root), filter, entries: Vec::new(), ignored: Vec::new() }
     }
 
     /// The name of the disk in `slot`, if it is to be shown.
@@ -87,9 +79,22 @@ impl Registry {
         entry.wanted.then_some(entry.name.as_str())
     }
 
-    /// Notes that disks may have come or gone.
-    pub fn disks_changed(&mut self) {
-        self.stale = true;
+    /// Looks whether disks are gone, or other disks have taken their numbers, after the kernel
+    /// reported `change`. What they counted until now is still read.
+    pub fn disks_changed(&mut self, change: Change, now_ns: u64) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for entry in self.entries.iter_mut().flatten() {
+            let concerned = match change {
+                Change::Device(device_id) => entry.device_id == device_id,
+                Change::Unknown => true,
+            };
+            let gone = |entry: &Entry| self.sysfs.is_gone(entry.device_id, entry.disk.as_ref());
+            if concerned && entry.leaving.is_none() && gone(entry) {
+                actions.push(Action::Forget { identity: entry.identity });
+                entry.leaving = Some(Leaving { since_ns: now_ns, gone: true });
+            }
+        }
+        actions
     }
 
     /// Puts another filter in force. Disks that were left out are judged again when they are next
@@ -148,14 +153,6 @@ impl Registry {
                 continue;
             }
             let Some(known) = entry else { continue };
-            if self.stale
-                && known.leaving.is_none()
-                && self.sysfs.is_gone(known.device_id, known.disk.as_ref())
-            {
-                actions.push(Action::Forget { identity: known.identity });
-                known.leaving = Some(Leaving { since_ns: now_ns, gone: true });
-                continue;
-            }
             if let Some(leaving) = &mut known.leaving {
                 if leaving.since_ns == 0 {
                     leaving.since_ns = now_ns;
@@ -167,7 +164,6 @@ impl Registry {
                 }
             }
         }
-        self.stale = false;
         actions
     }
 
@@ -241,15 +237,12 @@ mod tests {
         let mut registry = Registry::new(root.path().into(), filter(&["*"], &[]));
         registry.update(&reading(SECOND, 3, "", 1));
         assert_eq!(registry.shown_name(0), Some("sda"));
-        registry.disks_changed();
-        assert_eq!(registry.update(&reading(2 * SECOND, 3, "", 1)), []);
+        let change = Change::Device(8 << 20);
+        assert_eq!(registry.disks_changed(change, SECOND), []);
         // Another disk takes the number: same name, other diskseq.
         fs::write(disk.join("diskseq"), "4\n").unwrap();
-        registry.disks_changed();
-        assert_eq!(
-            registry.update(&reading(3 * SECOND, 3, "", 1)),
-            [Action::Forget { identity: 3 }]
-        );
+        assert_eq!(registry.disks_changed(Change::Device(9 << 20), SECOND), []);
+        assert_eq!(registry.disks_changed(change, SECOND), [Action::Forget { identity: 3 }]);
         assert_eq!(registry.shown_name(0), Some("sda"));
         assert_eq!(registry.update(&reading(4 * SECOND, 3, "", 1)), []);
         assert_eq!(registry.update(&reading(5 * SECOND, 3, "", 0)), [Action::Reclaim { slot: 0 }]);

@@ -4,10 +4,16 @@
 //! `archive → record → report`. Only [`daemon`] wires the first chain together; `report` never
 //! touches `probe`, and `probe` knows nothing of files. `ARCHITECTURE.md` has the picture.
 
+pub mod archive;
 pub mod cli;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod device;
+pub mod doctor;
 pub mod histogram;
+pub mod logging;
+pub mod permission;
 pub mod probe;
 pub mod record;
 pub mod snapshot;

@@ -34,19 +34,21 @@ impl Uevents {
         Ok(Self { socket: UnixDatagram::from_std(StdDatagram::from(socket))? })
     }
 
-    /// Waits until a block device was added, changed or removed. May be cancelled at any time.
+    /// Waits for the next change of a block device. May be cancelled at any time.
     ///
     /// # Errors
     /// When the socket fails.
-    pub async fn disks_changed(&self) -> io::Result<()> {
+    pub async fn next(&self) -> io::Result<Change> {
         let mut buffer = [0u8; 8192];
         loop {
             match self.socket.recv(&mut buffer).await {
-                Ok(length) if is_block_event(&buffer[..length]) => return Ok(()),
-                Ok(_) => {}
-                // Events were lost: some may have been of disks.
+                Ok(length) => {
+                    if let Some(device_id) = changed_device(&buffer[..length]) {
+                        return Ok(Change::Device(device_id));
+                    }
+                }
                 Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
-                    return Ok(());
+                    return Ok(Change::Unknown);
                 }
                 Err(error) => return Err(error),
             }
@@ -54,19 +56,46 @@ impl Uevents {
     }
 }
 
-/// `remove@/devices/...\0ACTION=remove\0SUBSYSTEM=block\0...`
-fn is_block_event(message: &[u8]) -> bool {
-    message.split(|&byte| byte == 0).any(|field| field == b"SUBSYSTEM=block")
+/// What the kernel reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The device with this number (`major << 20 | minor`) changed or went.
+    Device(u32),
+    /// Reports were lost.
+    Unknown,
+}
+
+/// The device that a uevent is about: `remove@/devices/...\0ACTION=remove\0SUBSYSTEM=block\0...`.
+/// `None` when it is no block device, or one that was only added.
+fn changed_device(message: &[u8]) -> Option<u32> {
+    let mut block = false;
+    let (mut major, mut minor) = (None, None);
+    for field in message.split(|&byte| byte == 0) {
+        let field = std::str::from_utf8(field).unwrap_or("");
+        match field.split_once('=') {
+            Some(("SUBSYSTEM", subsystem)) => block = subsystem == "block",
+            Some(("ACTION", "add")) => return None,
+            Some(("MAJOR", number)) => major = number.parse::<u32>().ok(),
+            Some(("MINOR", number)) => minor = number.parse::<u32>().ok(),
+            _ => {}
+        }
+    }
+    (block).then(|| Some(major? << 20 | minor?)).flatten()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_block_event;
+    use super::changed_device;
 
     #[test]
     fn knows_block_events() {
-        assert!(is_block_event(b"remove@/devices/x\0ACTION=remove\0SUBSYSTEM=block\0SEQNUM=7\0"));
-        assert!(!is_block_event(b"add@/devices/x\0ACTION=add\0SUBSYSTEM=net\0"));
-        assert!(!is_block_event(b""));
+        let remove =
+            b"remove@/devices/x\0ACTION=remove\0SUBSYSTEM=block\0MAJOR=8\0MINOR=16\0SEQNUM=7\0";
+        assert_eq!(changed_device(remove), Some(8 << 20 | 16));
+        let add = b"add@/devices/x\0ACTION=add\0SUBSYSTEM=block\0MAJOR=8\0MINOR=16\0";
+        assert_eq!(changed_device(add), None);
+        let net = b"change@/devices/x\0ACTION=change\0SUBSYSTEM=net\0MAJOR=8\0MINOR=16\0";
+        assert_eq!(changed_device(net), None);
+        assert_eq!(changed_device(b""), None);
     }
 }

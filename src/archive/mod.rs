@@ -1,0 +1,28 @@
+//! Files of records: written so that a line is whole or absent, whatever happens.
+//!
+//! `docs/durability.md` states what is promised and why each step comes where it does. The parts:
+//! [`queue`] takes records from sampling without ever waiting, [`writer`] runs the thread that
+//! empties it, and the rest are its tools: decisions as pure functions ([`names`], `rotation`,
+//! `retention`, `tail`), system calls in `disk`.
+
+mod active;
+mod complaint;
+mod compress;
+mod compressor;
+mod disk;
+mod error;
+#[cfg(test)]
+mod faults;
+pub mod names;
+mod place;
+pub mod queue;
+mod recorder;
+mod retention;
+mod rotation;
+mod tail;
+#[cfg(test)]
+mod tests;
+pub mod writer;
+
+pub use error::{OpenError, WriteError};
+pub use writer::{Settings, Start, Writer, WriterHandle, WriterStatus};

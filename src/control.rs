@@ -1,0 +1,142 @@
+//! How the daemon is steered from outside: signals, and what it tells systemd.
+
+use std::io;
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::{flag, low_level};
+use tokio::net::UnixStream;
+
+/// What somebody asks of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// SIGTERM or SIGINT: write the last window and end.
+    Stop,
+    /// SIGHUP: read the configuration again.
+    Reload,
+    /// SIGUSR1: set the active file aside.
+    Rotate,
+}
+
+/// Receives signals.
+#[derive(Debug)]
+pub struct Signals {
+    wake: UnixStream,
+    stop: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
+    rotate: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Takes over SIGTERM, SIGINT, SIGHUP and SIGUSR1. A second SIGTERM or SIGINT ends the process at
+    /// once, with exit code 1. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn take_over() -> io::Result<Self> {
+        let (receiver, sender) = StdStream::pair()?;
+        receiver.set_nonblocking(true)?;
+        let [stop, reload, rotate] = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
+        for (signal, asked) in
+            [(SIGTERM, &stop), (SIGINT, &stop), (SIGHUP, &reload), (SIGUSR1, &rotate)]
+        {
+            if Arc::ptr_eq(asked, &stop) {
+                flag::register_conditional_shutdown(signal, 1, Arc::clone(asked))?;
+            }
+            flag::register(signal, Arc::clone(asked))?;
+            low_level::pipe::register(signal, sender.try_clone()?)?;
+        }
+        Ok(Self { wake: UnixStream::from_std(receiver)?, stop, reload, rotate })
+    }
+
+    /// Waits for the next request. May be cancelled at any time. Requests of one kind that come before they
+    /// are waited for are one.
+    ///
+    /// # Errors
+    /// When the wake-up pipe fails.
+    pub async fn next(&self) -> io::Result<Request> {
+        loop {
+            if self.stop.load(Ordering::SeqCst) {
+                return Ok(Request::Stop);
+            }
+            for (asked, request) in
+                [(&self.reload, Request::Reload), (&self.rotate, Request::Rotate)]
+            {
+                if asked.swap(false, Ordering::SeqCst) {
+                    return Ok(request);
+                }
+            }
+            self.wake.readable().await?;
+            match self.wake.try_read(&mut [0; 64]) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Tells the service manager how things stand; says nothing when there is none (`NOTIFY_SOCKET`).
+#[derive(Debug, Default)]
+pub struct Manager {
+    status: String,
+}
+
+impl Manager {
+    /// The daemon measures and records. With `status`, as all others.
+    pub fn ready(&mut self, status: &str) {
+        self.tell(&[NotifyState::Ready], status);
+    }
+
+    /// The configuration is being read again; [`Self::ready`] ends that.
+    pub fn reloading(&mut self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.tell(&[NotifyState::Reloading, now], "Reading the configuration again"),
+            Err(error) => tracing::warn!(%error, "cannot read the monotonic clock"),
+        }
+    }
+
+    /// The daemon ends, which may take up to `time`.
+    pub fn stopping(&mut self, time: Duration) {
+        let time = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        self.tell(
+            &[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(time)],
+            "Writing the last window",
+        );
+    }
+
+    /// One line of facts. What was said last is not said again.
+    pub fn status(&mut self, status: &str) {
+        if status != self.status {
+            self.tell(&[], status);
+        }
+    }
+
+    /// The daemon makes progress.
+    pub fn alive(&mut self) {
+        send(&[NotifyState::Watchdog]);
+    }
+
+    fn tell(&mut self, states: &[NotifyState<'_>], status: &str) {
+        status.clone_into(&mut self.status);
+        let mut states = states.to_vec();
+        states.push(NotifyState::Status(status));
+        send(&states);
+    }
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "cannot reach the service manager");
+    }
+}
+
+/// How long the service manager waits for [`Manager::alive`]; `None` when it does not.
+#[must_use]
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+}

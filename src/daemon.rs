@@ -1,0 +1,457 @@
+//! The daemon: wires probe, devices, records, terminal and archive together, and nothing else does.
+//!
+//! One task samples on the monotonic clock; the archive's thread writes. The task never waits for
+//! a disk.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use jiff::{Timestamp, Zoned};
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
+
+use crate::archive::{OpenError, Settings, Start, Writer, WriterHandle};
+use crate::cli::{self, RunArgs, RunOptions};
+use crate::config::{self, Config, ConfigError};
+use crate::control::{self, Manager, Request, Signals};
+use crate::device::{Action, Change, Filter, Registry, Sysfs, Uevents};
+use crate::logging::Logging;
+use crate::permission;
+use crate::probe::facts::Facts;
+use crate::probe::plan::Plan;
+use crate::probe::reading::Reading;
+use crate::probe::{Probe, Storage, monotonic_ns};
+use crate::record::{Context, Record};
+use crate::snapshot::Sampler;
+use crate::terminal::{self, Language, Style};
+
+/// How long the end of the daemon waits for a disk to take what is left.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the daemon could not run; each has an exit code of its own.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// The configuration or the command line is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Root or a capability is missing, or the kernel is locked down.
+    #[error("{0}")]
+    NotPermitted(String),
+    /// Anything else.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+/// Runs until somebody asks it to stop, the number of windows is reached or standard output closes.
+///
+/// # Errors
+/// When it cannot start, or could not write what it had measured.
+pub fn run(args: RunArgs) -> Result<(), Failure> {
+    let (config, options) = cli::load(&args, io::stdout().is_terminal())?;
+    let logging = Logging::start(config.log.level)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let signals = Signals::take_over().context("cannot take over the signals")?;
+        let mut manager = Manager::default();
+        let mut storage = Storage::default();
+        let probe = start_probe(&config, &mut manager, &mut storage)?;
+        let mut daemon = Daemon::start(args, config, options, logging, manager, probe)?;
+        daemon.sample(&signals).await?;
+        daemon.stop()
+    })
+}
+
+/// Loads and attaches the programs, and gives up the capabilities that this took.
+fn start_probe<'obj>(
+    config: &Config,
+    manager: &mut Manager,
+    storage: &'obj mut Storage,
+) -> Result<(Probe<'obj>, u64), Failure> {
+    permitted()?;
+    manager.status("Looking at the kernel");
+    let facts = Facts::read();
+    let plan = Plan::new(&facts, config.sampling.probe).map_err(|reason| {
+        anyhow!("no probe works on this kernel ({}): {reason}", facts.kernel_release)
+    })?;
+    manager.status("Loading the BPF programs");
+    let start_ns = monotonic_ns();
+    let probe = Probe::attach(plan, &facts, storage)
+        .context("`blkiolatd doctor` says more, --log-level debug shows the verifier's log")?;
+    let remaining = permission::give_up(|| probe.forget(u64::MAX >> 16).is_ok());
+    match remaining {
+        Ok(held) => tracing::debug!(?held, "capabilities given up"),
+        Err(error) => tracing::warn!(%error, "cannot give up capabilities"),
+    }
+    let bytes: u64 = plan.memory().iter().map(|&(_, bytes)| bytes).sum();
+    tracing::info!(probe = plan.kind.name(), map_kib = bytes / 1024, "attached");
+    Ok((probe, start_ns))
+}
+
+/// # Errors
+/// [`Failure::NotPermitted`] with what is missing and what to do.
+pub fn permitted() -> Result<(), Failure> {
+    let missing = permission::missing();
+    if !missing.is_empty() {
+        return Err(Failure::NotPermitted(format!(
+            "not permitted: {} missing; run as root (sudo blkiolatd), or as a service with \
+             AmbientCapabilities=CAP_BPF CAP_PERFMON",
+            missing.join(" and ")
+        )));
+    }
+    if let Some(mode) = permission::lockdown() {
+        return Err(Failure::NotPermitted(format!(
+            "not permitted: the kernel is locked down ({mode}), which forbids BPF programs to read \
+             kernel memory; boot without lockdown=confidentiality"
+        )));
+    }
+    Ok(())
+}
+
+struct Daemon<'obj> {
+    args: RunArgs,
+    options: RunOptions,
+    config: Config,
+    logging: Logging,
+    manager: Manager,
+    probe: Probe<'obj>,
+    reading: Reading,
+    sampler: Sampler,
+    registry: Registry,
+    uevents: Option<Uevents>,
+    writer: WriterHandle,
+    /// The writer's answer to new settings.
+    reconfigured: Option<oneshot::Receiver<Result<(), OpenError>>>,
+    context: Context,
+    style: Style,
+    seq: u64,
+    /// What the last reload or reading complained of.
+    complaint: Option<String>,
+    facts: LiveFacts,
+}
+
+/// What the status line says of the last window.
+#[derive(Default)]
+struct LiveFacts {
+    devices: usize,
+    per_second: f64,
+}
+
+/// Whether to go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    GoOn,
+    End,
+}
+
+impl<'obj> Daemon<'obj> {
+    fn start(
+        args: RunArgs,
+        config: Config,
+        options: RunOptions,
+        logging: Logging,
+        mut manager: Manager,
+        (probe, start_ns): (Probe<'obj>, u64),
+    ) -> Result<Self, Failure> {
+        let uevents = Uevents::open()
+            .inspect_err(|error| {
+                tracing::warn!(%error, "the kernel's uevents cannot be had; disks are looked for every window");
+            })
+            .ok();
+        let registry = Registry::new(PathBuf::from("/"), filter(&config)?);
+        for pattern in registry.unmatched() {
+            tracing::warn!(pattern, "no disk matches now; one that comes later is measured");
+        }
+        manager.status("Opening the output");
+        let interactive = io::stdout().is_terminal();
+        let start = if interactive { Start::Strict } else { Start::Patient };
+        let writer = Writer::spawn(Settings::from(&config), start).map_err(anyhow::Error::from)?;
+        let colour =
+            interactive && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let style = Style {
+            language: Language::of_environment(|name| std::env::var(name).ok()),
+            by_operation: options.by_op,
+            colour,
+        };
+        Ok(Self {
+            context: context(&config)?,
+            args,
+            options,
+            config,
+            logging,
+            manager,
+            probe,
+            reading: Reading::default(),
+            sampler: Sampler::new(start_ns),
+            registry,
+            uevents,
+            writer,
+            reconfigured: None,
+            style,
+            seq: 0,
+            complaint: None,
+            facts: LiveFacts::default(),
+        })
+    }
+
+    /// Takes windows until it is time to end.
+    async fn sample(&mut self, signals: &Signals) -> Result<(), Failure> {
+        let mut windows = ticks(self.config.sampling.interval);
+        // With windows shorter than that, each one is a sign of life.
+        let watchdog = control::watchdog().map(|timeout| timeout / 2);
+        let mut alive = watchdog.map(ticks);
+        let status = self.status();
+        self.manager.ready(&status);
+        loop {
+            tokio::select! {
+                biased;
+                request = signals.next() => match request.context("cannot wait for signals")? {
+                    Request::Stop => return Ok(()),
+                    Request::Rotate => self.writer.rotate_now(),
+                    Request::Reload => {
+                        if self.reload()? == Next::End {
+                            return Ok(());
+                        }
+                        windows = ticks(self.config.sampling.interval);
+                    }
+                },
+                change = next_change(self.uevents.as_ref()) => self.disks_changed(change),
+                answer = next_answer(&mut self.reconfigured) => self.reconfigured(answer),
+                _ = windows.tick() => {
+                    if self.window()? == Next::End {
+                        return Ok(());
+                    }
+                    self.sign_of_life(watchdog);
+                }
+                () = next_tick(alive.as_mut()) => self.sign_of_life(watchdog),
+            }
+        }
+    }
+
+    /// Ends a window: reads, records, prints.
+    fn window(&mut self) -> Result<Next, Failure> {
+        let end = Timestamp::now();
+        if let Err(error) = self.probe.read(&mut self.reading) {
+            // Nothing is lost: the next window is longer.
+            self.complain(format!("cannot read what was measured: {error:#}"));
+            return Ok(Next::GoOn);
+        }
+        if self.uevents.is_none() {
+            self.disks_changed(Change::Unknown);
+        }
+        let actions = self.registry.update(&self.reading);
+        let snapshot = self.sampler.window(&self.reading);
+        let registry = &self.registry;
+        let record =
+            Record::new(&snapshot, end, self.seq, &self.context, |slot| registry.shown_name(slot));
+        self.seq += 1;
+        self.act(&actions);
+        self.facts = LiveFacts {
+            devices: record.latency_histogram.len(),
+            per_second: record.latency_histogram.iter().map(|d| d.total).sum::<u64>() as f64
+                / record.window_s.max(1e-9),
+        };
+        let printed = self.print(&record);
+        self.writer.push(record);
+        let status = self.status();
+        self.manager.status(&status);
+        match printed {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Next::End),
+            Err(error) => return Err(anyhow!(error).context("cannot print").into()),
+            Ok(()) => {}
+        }
+        Ok(if self.options.count.is_some_and(|count| self.seq >= count) {
+            Next::End
+        } else {
+            Next::GoOn
+        })
+    }
+
+    fn print(&self, record: &Record) -> io::Result<()> {
+        if !self.options.print {
+            return Ok(());
+        }
+        let mut text = Vec::new();
+        let time = Zoned::now().strftime("%H:%M:%S").to_string();
+        terminal::print_record(&mut text, record, &time, &self.style)?;
+        let mut out = io::stdout().lock();
+        out.write_all(&text)?;
+        out.flush()
+    }
+
+    fn act(&self, actions: &[Action]) {
+        for action in actions {
+            let done = match *action {
+                Action::Ignore { identity } => self.probe.ignore(identity),
+                Action::Forget { identity } => self.probe.forget(identity),
+                Action::Reclaim { slot } => self.probe.reclaim(slot),
+            };
+            if let Err(error) = done {
+                tracing::warn!("{action:?}: {error:#}");
+            }
+        }
+    }
+
+    fn disks_changed(&mut self, change: Change) {
+        let actions = self.registry.disks_changed(change, monotonic_ns());
+        self.act(&actions);
+    }
+
+    /// Reads the configuration again and, if it is sound, ends the window and puts it in force.
+    fn reload(&mut self) -> Result<Next, Failure> {
+        self.manager.reloading();
+        let mut next = Next::GoOn;
+        match self.read_again() {
+            Err(reason) => {
+                self.complain(format!("the old configuration stays in force: {reason}"));
+            }
+            Ok((wanted, filter)) => {
+                let (config, changes) = config::reload(&self.config, wanted);
+                next = self.window()?;
+                for change in &changes {
+                    if change.reloadable {
+                        tracing::info!("{change}");
+                    } else {
+                        tracing::warn!("{change}");
+                    }
+                }
+                self.complaint = None;
+                self.logging.set_level(config.log.level);
+                let actions = self.registry.set_filter(filter);
+                self.act(&actions);
+                self.context = context(&config)?;
+                let settings = Settings::from(&config);
+                if settings != Settings::from(&self.config) {
+                    self.reconfigured = Some(self.writer.reconfigure(settings));
+                }
+                self.config = config;
+                tracing::info!(changes = changes.len(), "configuration reloaded");
+            }
+        }
+        let status = self.status();
+        self.manager.ready(&status);
+        Ok(next)
+    }
+
+    fn read_again(&self) -> Result<(Config, Filter), String> {
+        let interactive = io::stdout().is_terminal();
+        let (config, _) = cli::load(&self.args, interactive).map_err(|error| error.to_string())?;
+        let filter = filter(&config).map_err(|error| error.to_string())?;
+        Ok((config, filter))
+    }
+
+    fn reconfigured(&mut self, answer: Result<(), OpenError>) {
+        if let Err(error) = answer {
+            self.complain(format!("recording goes on at the old path: {error}"));
+            let status = self.status();
+            self.manager.status(&status);
+        }
+    }
+
+    /// Told only while the writer, too, does what is up to it: it may wait for a disk, however long,
+    /// but it must not have ended or spin.
+    fn sign_of_life(&mut self, watchdog: Option<Duration>) {
+        let Some(limit) = watchdog else { return };
+        if self.writer.status().healthy(Instant::now(), limit) {
+            self.manager.alive();
+        } else {
+            tracing::error!("the writer makes no progress; the watchdog is not answered");
+        }
+    }
+
+    fn complain(&mut self, complaint: String) {
+        if self.complaint.as_ref() != Some(&complaint) {
+            tracing::error!("{complaint}");
+        }
+        self.complaint = Some(complaint);
+    }
+
+    fn status(&self) -> String {
+        let writer = self.writer.status();
+        let mut status = format!(
+            "{} windows, {} devices, {:.0} I/O per second, {} dropped",
+            self.seq, self.facts.devices, self.facts.per_second, writer.dropped
+        );
+        let trouble = writer.last_error.filter(|error| !error.over).map(|error| error.message);
+        if let Some(error) = self.complaint.as_deref().or(trouble.as_deref()) {
+            status.push_str(", last error: ");
+            status.extend(error.lines().next());
+        }
+        status
+    }
+
+    /// Writes the last, partial window and everything that waits.
+    fn stop(mut self) -> Result<(), Failure> {
+        self.manager.stopping(CLOSE_TIMEOUT);
+        let ended = match self.options.count {
+            // All windows that were asked for are written; there is no partial one.
+            Some(count) if self.seq >= count => Ok(Next::End),
+            _ => self.window(),
+        };
+        self.writer.close(CLOSE_TIMEOUT).map_err(anyhow::Error::from)?;
+        ended.map(|_| ())
+    }
+}
+
+fn filter(config: &Config) -> Result<Filter> {
+    let sysfs = Sysfs::new(PathBuf::from("/"));
+    Ok(Filter::new(&config.sampling.include, &config.sampling.exclude, &sysfs)?)
+}
+
+fn context(config: &Config) -> Result<Context> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let boot_id = std::fs::read_to_string(path).with_context(|| path.to_owned())?;
+    Ok(Context {
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        boot_id: boot_id.trim().to_owned(),
+        interval_s: config.sampling.interval.as_secs_f64(),
+        detail: config.output.detail,
+    })
+}
+
+/// Ticks at multiples of `period` from now on, on the monotonic clock. Late ticks are left out, so
+/// that a late window is longer and the next one ends on time.
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval_at(tokio::time::Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
+}
+
+async fn next_tick(ticks: Option<&mut Interval>) {
+    match ticks {
+        Some(ticks) => {
+            ticks.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_change(uevents: Option<&Uevents>) -> Change {
+    let Some(uevents) = uevents else { return std::future::pending().await };
+    match uevents.next().await {
+        Ok(change) => change,
+        Err(error) => {
+            tracing::warn!(%error, "cannot hear the kernel's uevents");
+            std::future::pending().await
+        }
+    }
+}
+
+async fn next_answer(
+    answer: &mut Option<oneshot::Receiver<Result<(), OpenError>>>,
+) -> Result<(), OpenError> {
+    let Some(receiver) = answer else { return std::future::pending().await };
+    let result = receiver.await;
+    *answer = None;
+    match result {
+        Ok(result) => result,
+        // Later settings overtook these, and have an answer of their own.
+        Err(_) => std::future::pending().await,
+    }
+}
