@@ -81,9 +81,9 @@ fn start_probe<'obj>(
         anyhow!("no probe works on this kernel ({}): {reason}", facts.kernel_release)
     })?;
     manager.status("Loading the BPF programs");
-    let start_ns = monotonic_ns();
     let probe = Probe::attach(plan, &facts, storage)
         .context("`blkiolatd doctor` says more, --log-level debug shows the verifier's log")?;
+    let start_ns = monotonic_ns();
     let remaining = permission::give_up(|| probe.forget(u64::MAX >> 16).is_ok());
     match remaining {
         Ok(held) => tracing::debug!(?held, "capabilities given up"),
