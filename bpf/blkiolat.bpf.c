@@ -12,8 +12,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Set before load, constant to the verifier. */
-const volatile __u32 stripe_mask = 0;  /* stripe = CPU number & stripe_mask */
-const volatile __u32 stripe_shift = 0; /* stripes per device and cell = 1 << stripe_shift */
+const volatile __u32 stripe_mask = 0; /* stripe = CPU number & stripe_mask */
 const volatile __u32 inflight_mask = 0; /* sets in the in-flight table - 1 */
 const volatile __u32 inflight_shift = 6; /* log2 of a request's stride, rounded down */
 /*
@@ -21,7 +20,7 @@ const volatile __u32 inflight_shift = 6; /* log2 of a request's stride, rounded 
  * itself on a CPU (before 05b24ff9b2cf, 6.1).
  */
 const volatile __u8 shared_stripes = 1;
-/* How long a CPU leaves the maximum in flight unchecked; 0: it is checked at every issue. */
+/* How long a CPU leaves the maximum in flight unchecked. */
 const volatile __u64 max_check_ns = 0;
 /* Where the fields stand in the classic tracepoints' records, from their format files. */
 const volatile struct {
@@ -65,8 +64,18 @@ MMAPABLE_ARRAY(devices, struct device); /* by device slot */
 HASH(device_slots, __u64, __u32); /* identity to device slot */
 /* Identity << 16 | device slot, by the low bits of the identity: saves the hash on each issue. */
 MMAPABLE_ARRAY(device_cache, __u64);
-MMAPABLE_ARRAY(flows, struct flow); /* by device slot << stripe_shift | stripe */
-MMAPABLE_ARRAY(cells, struct cell); /* by cell number << stripe_shift | stripe */
+/* One element holds all stripes of a device or cell: a single look-up, and its size is set before load. */
+#define MMAPABLE_ARRAY_OF_STRIPES(name_, type_)          \
+	struct {                                         \
+		__uint(type, BPF_MAP_TYPE_ARRAY);        \
+		__uint(map_flags, BPF_F_MMAPABLE);       \
+		__uint(max_entries, 1);                  \
+		__uint(key_size, sizeof(__u32));         \
+		__uint(value_size, sizeof(type_));       \
+	} name_ SEC(".maps")
+
+MMAPABLE_ARRAY_OF_STRIPES(flows, struct flow); /* by device slot */
+MMAPABLE_ARRAY_OF_STRIPES(cells, struct cell); /* by cell number */
 FREE_LIST(free_slots);
 FREE_LIST(free_cells);
 
@@ -89,11 +98,10 @@ static __always_inline __u32 stripe(void)
 	return bpf_get_smp_processor_id() & stripe_mask;
 }
 
-static __always_inline struct flow *flow_of(__u32 slot, __u32 stripe)
+/* All stripes of a device. */
+static __always_inline struct flow *flows_of(__u32 slot)
 {
-	__u32 index = slot << stripe_shift | stripe;
-
-	return bpf_map_lookup_elem(&flows, &index);
+	return bpf_map_lookup_elem(&flows, &slot);
 }
 
 /*
@@ -201,42 +209,33 @@ static __always_inline __u32 operation_of(__u32 cmd_flags)
 }
 
 /*
- * Compares the device's requests in flight with the maximum so far. Issues are summed before
- * completions, so the figure never exceeds what was in flight at one moment.
+ * Compares the device's requests in flight with the maximum so far: before a completion, because
+ * that is what ends a peak. Issues are summed before completions, so the figure never exceeds what
+ * was in flight at one moment. Reading the other CPUs' stripes costs a cache miss each, so a CPU does
+ * it at most once in max_check_ns.
  */
-static __always_inline void check_max(struct flow *own, __u32 slot, __u64 now)
+static __always_inline void check_max(struct flow *stripes, struct flow *own, __u64 now)
 {
-	__u32 stripes = 1U << stripe_shift, i;
 	__u64 inflight = 0;
-	struct flow *flow;
+	__u32 i;
 
-	if (max_check_ns) {
-		if (now - own->checked_ns < max_check_ns)
-			return;
-		own->checked_ns = now;
-	}
-	for (i = 0; i < stripes; i++) {
-		flow = flow_of(slot, i);
-		if (flow)
-			inflight += *(volatile __u64 *)&flow->issued;
-	}
-	for (i = 0; i < stripes; i++) {
-		flow = flow_of(slot, i);
-		if (flow)
-			inflight -= *(volatile __u64 *)&flow->completed;
-	}
+	if (now - own->checked_ns < max_check_ns)
+		return;
+	own->checked_ns = now;
+	for (i = 0; i <= stripe_mask; i++)
+		inflight += *(volatile __u64 *)&stripes[i].issued;
+	for (i = 0; i <= stripe_mask; i++)
+		inflight -= *(volatile __u64 *)&stripes[i].completed;
 	if ((__s64)inflight > (__s64)own->max_inflight)
 		own->max_inflight = inflight;
 }
 
-static __always_inline void count_issue(__u32 slot, __u64 now)
+static __always_inline void count_issue(__u32 slot)
 {
-	struct flow *flow = flow_of(slot, stripe());
+	struct flow *stripes = flows_of(slot);
 
-	if (!flow)
-		return;
-	add(&flow->issued, 1);
-	check_max(flow, slot, now);
+	if (stripes)
+		add(&stripes[stripe()].issued, 1);
 }
 
 /* Gives an operation of a device its cells; 0 when none are free. */
@@ -258,6 +257,7 @@ static __noinline __u32 assign_cell(struct device *device, __u32 operation)
 static __always_inline struct cell *cell_of(__u32 slot, __u32 operation, __u32 stripe)
 {
 	struct device *device = bpf_map_lookup_elem(&devices, &slot);
+	struct cell *stripes;
 	__u32 index;
 
 	if (!device || operation >= OPERATIONS)
@@ -270,8 +270,9 @@ static __always_inline struct cell *cell_of(__u32 slot, __u32 operation, __u32 s
 			return NULL;
 		}
 	}
-	index = (index - 1) << stripe_shift | stripe;
-	return bpf_map_lookup_elem(&cells, &index);
+	index--;
+	stripes = bpf_map_lookup_elem(&cells, &index);
+	return stripes ? &stripes[stripe] : NULL;
 }
 
 static __always_inline void count_bytes(__u32 slot, __u32 operation, __u64 bytes)
@@ -283,14 +284,16 @@ static __always_inline void count_bytes(__u32 slot, __u32 operation, __u64 bytes
 }
 
 static __always_inline void count_completion(__u32 slot, __u32 operation, __u64 latency_ns,
-					     __u64 bytes, bool failed)
+					     __u64 bytes, bool failed, __u64 now)
 {
 	__u32 own = stripe(), bucket;
-	struct flow *flow = flow_of(slot, own);
+	struct flow *flows = flows_of(slot);
 	struct cell *cell;
 
-	if (flow)
-		add(&flow->completed, 1);
+	if (flows) {
+		check_max(flows, &flows[own], now);
+		add(&flows[own].completed, 1);
+	}
 	cell = cell_of(slot, operation, own);
 	if (!cell)
 		return;
@@ -312,10 +315,10 @@ static __always_inline void count_completion(__u32 slot, __u32 operation, __u64 
 
 static __always_inline void count_requeue(__u32 slot)
 {
-	struct flow *flow = flow_of(slot, stripe());
+	struct flow *stripes = flows_of(slot);
 
-	if (flow)
-		add(&flow->requeues, 1);
+	if (stripes)
+		add(&stripes[stripe()].requeues, 1);
 }
 
 /* Clocks of two CPUs may differ by a few nanoseconds: never below zero. */
@@ -412,7 +415,7 @@ static __always_inline int on_issue(struct request *rq, enum claim how)
 		entry->start_ns = now;
 		if ((entry->key ^ key) & 0xffff) { /* it was another device's */
 			entry->key = key;
-			count_issue(slot, now);
+			count_issue(slot);
 		}
 		return 0;
 	}
@@ -428,13 +431,13 @@ static __always_inline int on_issue(struct request *rq, enum claim how)
 		}
 		entry->start_ns = now;
 		*(volatile __u64 *)&entry->key = key;
-		count_issue(slot, now);
+		count_issue(slot);
 		return 0;
 	}
 	if (claim_overflow(key, now))
 		COUNT_LOSS(inflight_table_full);
 	else
-		count_issue(slot, now);
+		count_issue(slot);
 	return 0;
 }
 
@@ -486,7 +489,7 @@ static __always_inline int on_complete(struct request *rq, bool failed, __u32 nr
 	} else {
 		*(volatile __u64 *)&entry->key = 0;
 	}
-	count_completion(slot, operation, elapsed(start_ns, now), nr_bytes, failed);
+	count_completion(slot, operation, elapsed(start_ns, now), nr_bytes, failed, now);
 	return 0;
 }
 
@@ -636,7 +639,7 @@ int classic_issue(void *ctx)
 		}
 		__sync_fetch_and_add(&old->requests, 1);
 	}
-	count_issue(fresh.slot, now);
+	count_issue(fresh.slot);
 	return 0;
 }
 
@@ -696,6 +699,6 @@ int classic_complete(void *ctx)
 	else
 		bpf_map_delete_elem(&pending, &key);
 	count_completion(slot, key.operation, elapsed(start_ns, now), bytes,
-			 read_u32(ctx, complete_format.error) != 0);
+			 read_u32(ctx, complete_format.error) != 0, now);
 	return 0;
 }

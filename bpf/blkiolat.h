@@ -75,7 +75,7 @@ struct flow {
 	__u64 completed;
 	__u64 requeues;
 	__u64 max_inflight; /* user space takes it by exchange with 0 */
-	__u64 checked_ns; /* when max_inflight was last compared, see max_check_ns */
+	__u64 checked_ns; /* when max_inflight was last compared */
 	__u64 pad[3];
 };
 

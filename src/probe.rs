@@ -391,13 +391,15 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
         (&mut maps.devices, sizes.slots),
         (&mut maps.device_slots, sizes.slots + IGNORED_DEVICES),
         (&mut maps.device_cache, CACHE_ENTRIES),
-        (&mut maps.flows, sizes.slots * stripes),
-        (&mut maps.cells, sizes.cells * stripes),
+        (&mut maps.flows, sizes.slots),
+        (&mut maps.cells, sizes.cells),
         (&mut maps.free_slots, sizes.slots),
         (&mut maps.free_cells, sizes.cells),
     ] {
         map.set_max_entries(entries).context("cannot size a BPF map")?;
     }
+    maps.flows.set_value_size(stripes * size_of::<Flow>() as u32)?;
+    maps.cells.set_value_size(stripes * size_of::<Cell>() as u32)?;
     maps.inflight.set_autocreate(btf)?;
     maps.inflight_overflow.set_autocreate(btf)?;
     maps.pending.set_autocreate(!btf)?;
@@ -405,7 +407,6 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
     let constants =
         maps.rodata_data.as_deref_mut().ok_or_else(|| anyhow!("the BPF object has no .rodata"))?;
     constants.stripe_mask = stripes - 1;
-    constants.stripe_shift = sizes.stripe_shift;
     constants.inflight_mask = sizes.inflight_sets - 1;
     constants.inflight_shift = sizes.inflight_shift;
     constants.shared_stripes = sizes.shared_stripes.into();

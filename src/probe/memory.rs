@@ -31,22 +31,23 @@ pub struct SharedArray<T> {
 unsafe impl<T: Shared> Send for SharedArray<T> {}
 
 impl<T: Shared> SharedArray<T> {
-    /// Maps the memory of `map`, which must have been created with `BPF_F_MMAPABLE`.
+    /// Maps the memory of `map`, which must have been created with `BPF_F_MMAPABLE`; a value holds one
+    /// or several `T`.
     ///
     /// # Errors
-    /// When the map's values are not of `T`'s size, or the kernel refuses.
+    /// When the map's values are not made of `T`s, or the kernel refuses.
     pub fn map(map: &impl MapCore) -> std::io::Result<Self> {
         let value_size = map.value_size() as usize;
-        if value_size != size_of::<T>() {
+        if value_size == 0 || value_size % size_of::<T>() != 0 {
             return Err(std::io::Error::other(format!(
-                "map {} has values of {value_size} bytes, expected {}",
+                "map {} has values of {value_size} bytes, expected a multiple of {}",
                 map.name().to_string_lossy(),
                 size_of::<T>()
             )));
         }
-        let entries = map.max_entries() as usize;
+        let entries = map.max_entries() as usize * (value_size / size_of::<T>());
         let page = rustix::param::page_size();
-        let mapped_bytes = (entries * value_size).next_multiple_of(page);
+        let mapped_bytes = (entries * size_of::<T>()).next_multiple_of(page);
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
         let start = unsafe {
             mmap(
