@@ -1,0 +1,172 @@
+//! Writes the manual pages and the shells' completions into a directory:
+//! `cargo run --example documents DIRECTORY`.
+//!
+//! Nothing in them is said twice: options come from the definition of the command line, keys from
+//! the comments of `config/blkiolatd.toml`, and what is left from `packaging/man/*.roff`.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, Command, CommandFactory as _};
+use clap_complete::{Shell, generate_to};
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, italic, roman};
+
+const CONFIGURATION: &str = include_str!("../config/blkiolatd.toml");
+const DAEMON_SECTIONS: &str = include_str!("../packaging/man/blkiolatd.8.roff");
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let target =
+        std::env::args_os().nth(1).map(PathBuf::from).ok_or("usage: documents DIRECTORY")?;
+    let (manual, completions) = (target.join("man"), target.join("completions"));
+    fs::create_dir_all(&manual)?;
+    fs::create_dir_all(&completions)?;
+
+    let daemon = blkiolatd::cli::Cli::command();
+    fs::write(manual.join("blkiolatd.8"), command_page(&daemon, "8", DAEMON_SECTIONS)?)?;
+    complete(daemon, &completions)?;
+    fs::write(manual.join("blkiolatd.toml.5"), configuration_page(CONFIGURATION)?)?;
+    Ok(())
+}
+
+fn complete(mut command: Command, directory: &Path) -> Result<(), Box<dyn Error>> {
+    let name = command.get_name().to_owned();
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        generate_to(shell, &mut command, &name, directory)?;
+    }
+    Ok(())
+}
+
+/// The page of a command: its options, its exit codes, and `sections` in roff.
+fn command_page(
+    command: &Command,
+    section: &str,
+    sections: &str,
+) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut page = Vec::new();
+    let man = Man::new(command.clone())
+        .section(section)
+        .manual("blkiolatd")
+        .source(format!("blkiolatd {}", env!("CARGO_PKG_VERSION")));
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    synopsis(command).to_writer(&mut page)?;
+    man.render_description_section(&mut page)?;
+    if command.has_subcommands() {
+        subcommands(command).to_writer(&mut page)?;
+    }
+    man.render_options_section(&mut page)?;
+    exit_codes(command).to_writer(&mut page)?;
+    page.extend_from_slice(sections.as_bytes());
+    Ok(page)
+}
+
+/// The usage lines of the command and of its subcommands.
+fn synopsis(command: &Command) -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    let mut built = command.clone();
+    built.build();
+    let mut commands = vec![built.clone()];
+    commands.extend(built.get_subcommands().cloned());
+    for mut command in commands {
+        let usage = command.render_usage().to_string();
+        for line in usage.lines().filter(|line| !line.contains("<COMMAND>")) {
+            let line = line.trim_start_matches("Usage:").trim();
+            roff.text([bold(line)]);
+            roff.control("br", []);
+        }
+    }
+    roff
+}
+
+/// Commands with what they do and the options of their own.
+fn subcommands(command: &Command) -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["COMMANDS"]);
+    for sub in command.get_subcommands() {
+        roff.control("TP", []);
+        roff.text([bold(sub.get_name())]);
+        let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+        roff.text([roman(format!("{about}."))]);
+        // The default command has the options of the main command, which stand below.
+        if sub.get_arguments().map(Arg::get_id).eq(command.get_arguments().map(Arg::get_id)) {
+            continue;
+        }
+        for arg in sub.get_arguments() {
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            roff.control("RS", []);
+            roff.control("TP", []);
+            roff.text([bold(arg.to_string())]);
+            roff.text([roman(help)]);
+            roff.control("RE", []);
+        }
+    }
+    roff
+}
+
+/// The list that stands below `--help`.
+fn exit_codes(command: &Command) -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["EXIT STATUS"]);
+    let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    for line in text.lines() {
+        if let Some((code, meaning)) = line.trim().split_once("  ") {
+            roff.control("TP", []);
+            roff.text([bold(code)]);
+            roff.text([roman(format!("{}.", meaning.trim()))]);
+        }
+    }
+    roff
+}
+
+/// The page of the configuration file. Its comments are the text: the first paragraphs describe the
+/// file, and what stands above a key describes the key.
+fn configuration_page(text: &str) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut roff = Roff::new();
+    let source = format!("blkiolatd {}", env!("CARGO_PKG_VERSION"));
+    roff.control("TH", ["blkiolatd.toml", "5", "", source.as_str(), "blkiolatd"]);
+    roff.control("SH", ["NAME"]);
+    roff.text([roman("blkiolatd.toml - configuration of the block I/O latency recorder")]);
+    roff.control("SH", ["SYNOPSIS"]);
+    roff.text([italic("/etc/blkiolatd/blkiolatd.toml")]);
+    roff.control("SH", ["DESCRIPTION"]);
+    roff.text([roman("The file is in TOML. Everything in it is checked: an unknown key or an impossible value is an error, and all errors are shown at once with line and column.")]);
+
+    let mut comment: Vec<&str> = Vec::new();
+    let mut in_section = false;
+    for line in text.lines() {
+        if let Some(words) = line.strip_prefix('#') {
+            comment.push(words.trim());
+        } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            roff.control("SH", [format!("[{name}]").as_str()]);
+            in_section = true;
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            roff.control("TP", []);
+            roff.text([bold(key), roman(" = "), roman(value)]);
+            paragraphs(&mut roff, &comment);
+            comment.clear();
+        } else if !in_section {
+            // The first line only names the file; the page's NAME does that already.
+            roff.control("PP", []);
+            paragraphs(&mut roff, comment.get(2..).unwrap_or_default());
+            comment.clear();
+        }
+    }
+    roff.control("SH", ["SEE ALSO"]);
+    roff.text([bold("blkiolatd"), roman("(8), "), bold("blkiolat"), roman("(1)")]);
+    let mut page = Vec::new();
+    roff.to_writer(&mut page)?;
+    Ok(page)
+}
+
+fn paragraphs(roff: &mut Roff, lines: &[&str]) {
+    for (index, paragraph) in lines.split(|line| line.is_empty()).enumerate() {
+        if index > 0 {
+            // The next paragraph at the same indentation, inside a key or not.
+            roff.control("sp", []);
+        }
+        roff.text([roman(paragraph.join(" ").replace('`', "\""))]);
+    }
+}

@@ -1,0 +1,75 @@
+# Targets that make packages; included by the Makefile.
+#
+#   make man       manual pages and completions in target/packaging
+#   make static    binaries that need no library, in target/$(STATIC_TRIPLE)/release
+#   make install   everything below DESTDIR (default: the running system), with PREFIX=/usr
+#   make deb       target/blkiolatd_*.deb
+#   make rpm       target/blkiolatd-*.rpm
+#
+# `make deb STATIC=1` (also rpm, install) takes the static binaries: such a package installs on every
+# distribution, whatever the age of its C library.
+
+CARGO ?= cargo
+PREFIX ?= /usr
+SYSCONFDIR ?= /etc
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+
+# Kept in the project, so that nothing is installed for the user.
+PACKAGING_TOOLS := $(CURDIR)/.cache/tools
+CARGO_DEB := $(PACKAGING_TOOLS)/bin/cargo-deb
+CARGO_GENERATE_RPM := $(PACKAGING_TOOLS)/bin/cargo-generate-rpm
+DOCUMENTS := target/packaging
+
+STATIC_TRIPLE ?= $(shell uname -m)-unknown-linux-gnu
+ifeq ($(STATIC),1)
+PACKAGED := static
+PACKAGED_DIR := target/$(STATIC_TRIPLE)/release
+PACKAGED_TARGET := --target $(STATIC_TRIPLE)
+else
+PACKAGED := packaged-release
+PACKAGED_DIR := target/release
+PACKAGED_TARGET :=
+endif
+
+.PHONY: man static packaged-release install uninstall deb rpm
+
+man:
+	$(CARGO) run --quiet --locked --example documents $(DOCUMENTS)
+
+packaged-release:
+	$(CARGO) build --release --locked --bins
+
+# With --target the flags do not reach build scripts and procedural macros, which cannot be static.
+# The files are the same whatever the directory they are built in.
+static:
+	RUSTFLAGS="-C target-feature=+crt-static $(RUSTFLAGS)" \
+	    $(CARGO) build --release --locked --bins --features static --target $(STATIC_TRIPLE)
+
+install: $(PACKAGED) man
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(PACKAGED_DIR)/blkiolatd $(PACKAGED_DIR)/blkiolat
+	install -D -m 644 packaging/blkiolatd.service $(DESTDIR)$(UNITDIR)/blkiolatd.service
+	sed -i 's,/usr/bin/blkiolatd,$(PREFIX)/bin/blkiolatd,; s,/etc/blkiolatd,$(SYSCONFDIR)/blkiolatd,' \
+	    $(DESTDIR)$(UNITDIR)/blkiolatd.service
+	install -D -m 644 packaging/blkiolatd.sysusers $(DESTDIR)$(SYSUSERSDIR)/blkiolatd.conf
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/blkiolatd packaging/blkiolatd-tracepoint.conf
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man5 $(DOCUMENTS)/man/*.5
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 $(DOCUMENTS)/man/*.8
+	install -D -m 644 $(DOCUMENTS)/completions/blkiolatd.bash \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/blkiolatd
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DOCUMENTS)/completions/_blkiolatd
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d \
+	    $(DOCUMENTS)/completions/blkiolatd.fish
+	# An administrator's configuration is not overwritten.
+	test -e $(DESTDIR)$(SYSCONFDIR)/blkiolatd/blkiolatd.toml || \
+	    install -D -m 644 -t $(DESTDIR)$(SYSCONFDIR)/blkiolatd config/blkiolatd.toml
+
+deb: $(PACKAGED) man $(CARGO_DEB)
+	$(CARGO_DEB) --no-build --no-strip --locked $(PACKAGED_TARGET) --output target/
+
+rpm: $(PACKAGED) man $(CARGO_GENERATE_RPM)
+	$(CARGO_GENERATE_RPM) $(PACKAGED_TARGET) --output target/
+
+# Not optimised: compiling them so takes longer than they ever run.
+$(PACKAGING_TOOLS)/bin/%:
+	$(CARGO) install --quiet --locked --debug --root $(PACKAGING_TOOLS) $*
