@@ -49,15 +49,17 @@ fn command_page(
         .section(section)
         .manual("blkiolatd")
         .source(format!("blkiolatd {}", env!("CARGO_PKG_VERSION")));
+    let mut command = command.clone();
+    command.build();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
-    synopsis(command).to_writer(&mut page)?;
+    synopsis(&command).to_writer(&mut page)?;
     man.render_description_section(&mut page)?;
     if command.has_subcommands() {
-        subcommands(command).to_writer(&mut page)?;
+        subcommands(&command).to_writer(&mut page)?;
     }
     man.render_options_section(&mut page)?;
-    exit_codes(command).to_writer(&mut page)?;
+    exit_codes(&command).to_writer(&mut page)?;
     page.extend_from_slice(sections.as_bytes());
     Ok(page)
 }
@@ -66,10 +68,8 @@ fn command_page(
 fn synopsis(command: &Command) -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["SYNOPSIS"]);
-    let mut built = command.clone();
-    built.build();
-    let mut commands = vec![built.clone()];
-    commands.extend(built.get_subcommands().cloned());
+    let mut commands = vec![command.clone()];
+    commands.extend(command.get_subcommands().cloned());
     for mut command in commands {
         let usage = command.render_usage().to_string();
         for line in usage.lines().filter(|line| !line.contains("<COMMAND>")) {
@@ -91,10 +91,10 @@ fn subcommands(command: &Command) -> Roff {
         let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
         roff.text([roman(format!("{about}."))]);
         // The default command has the options of the main command, which stand below.
-        if sub.get_arguments().map(Arg::get_id).eq(command.get_arguments().map(Arg::get_id)) {
+        if own_options(sub).map(Arg::get_id).eq(own_options(command).map(Arg::get_id)) {
             continue;
         }
-        for arg in sub.get_arguments() {
+        for arg in own_options(sub) {
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
             roff.control("RS", []);
             roff.control("TP", []);
@@ -104,6 +104,11 @@ fn subcommands(command: &Command) -> Roff {
         }
     }
     roff
+}
+
+/// All but the options that every command has.
+fn own_options(command: &Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
 }
 
 /// The list that stands below `--help`.
@@ -168,5 +173,39 @@ fn paragraphs(roff: &mut Roff, lines: &[&str]) {
             roff.control("sp", []);
         }
         roff.text([roman(paragraph.join(" ").replace('`', "\""))]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_s_page_has_every_key_with_its_default() {
+        let page = String::from_utf8(configuration_page(CONFIGURATION).unwrap()).unwrap();
+        let mut section = 0;
+        for key in blkiolatd::config::key::KEYS {
+            let heading = format!(".SH [{}]", key.section());
+            section = page.find(&heading).unwrap_or_else(|| panic!("{heading}")).max(section);
+            let name = key.short_name().replace('-', "\\-");
+            let entry = format!(".TP\n\\fB{name}\\fR = ");
+            let start = page[section..].find(&entry).unwrap_or_else(|| panic!("{entry}"));
+            let described = page[section + start..].lines().nth(2).unwrap();
+            assert!(described.len() > 20, "{}: {described}", key.name);
+        }
+    }
+
+    #[test]
+    fn the_daemon_s_page_has_every_option_and_exit_code() {
+        let command = blkiolatd::cli::Cli::command();
+        let page = command_page(&command, "8", DAEMON_SECTIONS).unwrap();
+        let page = String::from_utf8(page).unwrap().replace("\\-", "-");
+        for option in command.get_arguments().filter_map(Arg::get_long) {
+            assert!(page.contains(&format!("\\fB--{option}\\fR")), "{option}");
+        }
+        for heading in ["COMMANDS", "OPTIONS", "\"EXIT STATUS\"", "SIGNALS", "FILES"] {
+            assert!(page.contains(&format!(".SH {heading}\n")), "{heading}");
+        }
+        assert!(page.contains(".TP\n\\fB77\\fR\nnot permitted"));
     }
 }

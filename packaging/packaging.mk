@@ -40,10 +40,15 @@ man:
 packaged-release:
 	$(CARGO) build --release --locked --bins
 
+# Where the system keeps libelf.a and libz.a, and what else its libelf needs (zstd, from elfutils 0.189
+# on some distributions).
+STATIC_LIBRARIES = $(dir $(shell $(CC) -print-file-name=libelf.a))
+STATIC_LINK_ARGS = $(filter -lzstd -llzma -lbz2,$(shell pkg-config --static --libs-only-l libelf))
+
 # With --target the flags do not reach build scripts and procedural macros, which cannot be static.
-# The files are the same whatever the directory they are built in.
 static:
-	RUSTFLAGS="-C target-feature=+crt-static $(RUSTFLAGS)" \
+	LIBBPF_SYS_LIBRARY_PATH="$(STATIC_LIBRARIES)" \
+	RUSTFLAGS="-C target-feature=+crt-static $(STATIC_LINK_ARGS:%=-C link-arg=%) $(RUSTFLAGS)" \
 	    $(CARGO) build --release --locked --bins --features static --target $(STATIC_TRIPLE)
 
 install: $(PACKAGED) man
