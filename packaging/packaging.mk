@@ -32,7 +32,7 @@ PACKAGED_DIR := target/release
 PACKAGED_TARGET :=
 endif
 
-.PHONY: man static packaged-release install uninstall deb rpm
+.PHONY: man static packaged-release install deb rpm
 
 man:
 	$(CARGO) run --quiet --locked --example documents $(DOCUMENTS)
@@ -51,6 +51,7 @@ static:
 	RUSTFLAGS="-C target-feature=+crt-static $(STATIC_LINK_ARGS:%=-C link-arg=%) $(RUSTFLAGS)" \
 	    $(CARGO) build --release --locked --bins --features static --target $(STATIC_TRIPLE)
 
+# An administrator's configuration is not overwritten.
 install: $(PACKAGED) man
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(PACKAGED_DIR)/blkiolatd $(PACKAGED_DIR)/blkiolat
 	install -D -m 644 packaging/blkiolatd.service $(DESTDIR)$(UNITDIR)/blkiolatd.service
@@ -65,7 +66,6 @@ install: $(PACKAGED) man
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DOCUMENTS)/completions/_blkiolatd
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d \
 	    $(DOCUMENTS)/completions/blkiolatd.fish
-	# An administrator's configuration is not overwritten.
 	test -e $(DESTDIR)$(SYSCONFDIR)/blkiolatd/blkiolatd.toml || \
 	    install -D -m 644 -t $(DESTDIR)$(SYSCONFDIR)/blkiolatd config/blkiolatd.toml
 
