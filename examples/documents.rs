@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, Command, CommandFactory as _};
+use clap::{Command, CommandFactory as _};
 use clap_complete::{Shell, generate_to};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
@@ -23,11 +23,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&manual)?;
     fs::create_dir_all(&completions)?;
 
-    let daemon = blkiolatd::cli::Cli::command();
-    fs::write(manual.join("blkiolatd.8"), command_page(&daemon, "8", DAEMON_SECTIONS)?)?;
-    complete(daemon, &completions)?;
+    for (command, section, sections) in programs() {
+        let page = manual.join(format!("{}.{section}", command.get_name()));
+        fs::write(page, command_page(&command, section, sections)?)?;
+        complete(command, &completions)?;
+    }
     fs::write(manual.join("blkiolatd.toml.5"), configuration_page(CONFIGURATION)?)?;
     Ok(())
+}
+
+/// The programs with the section of the manual that they belong to and the parts of their pages that
+/// are written by hand.
+fn programs() -> [(Command, &'static str, &'static str); 1] {
+    [(blkiolatd::cli::Cli::command(), "8", DAEMON_SECTIONS)]
 }
 
 fn complete(mut command: Command, directory: &Path) -> Result<(), Box<dyn Error>> {
@@ -59,6 +67,12 @@ fn command_page(
         subcommands(&command).to_writer(&mut page)?;
     }
     man.render_options_section(&mut page)?;
+    for sub in command.get_subcommands().filter(|sub| has_options_of_its_own(&command, sub)) {
+        let mut options = Vec::new();
+        Man::new(sub.clone()).render_options_section(&mut options)?;
+        let heading = format!(".SH \"OPTIONS OF {}\"", sub.get_name().to_uppercase());
+        page.extend(String::from_utf8(options)?.replacen(".SH OPTIONS", &heading, 1).into_bytes());
+    }
     exit_codes(&command).to_writer(&mut page)?;
     page.extend_from_slice(sections.as_bytes());
     Ok(page)
@@ -81,7 +95,7 @@ fn synopsis(command: &Command) -> Roff {
     roff
 }
 
-/// Commands with what they do and the options of their own.
+/// Commands with what they do.
 fn subcommands(command: &Command) -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["COMMANDS"]);
@@ -90,25 +104,19 @@ fn subcommands(command: &Command) -> Roff {
         roff.text([bold(sub.get_name())]);
         let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
         roff.text([roman(format!("{about}."))]);
-        // The default command has the options of the main command, which stand below.
-        if own_options(sub).map(Arg::get_id).eq(own_options(command).map(Arg::get_id)) {
-            continue;
-        }
-        for arg in own_options(sub) {
-            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-            roff.control("RS", []);
-            roff.control("TP", []);
-            roff.text([bold(arg.to_string())]);
-            roff.text([roman(help)]);
-            roff.control("RE", []);
-        }
     }
     roff
 }
 
-/// All but the options that every command has.
-fn own_options(command: &Command) -> impl Iterator<Item = &Arg> {
-    command.get_arguments().filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
+/// Whether a subcommand has options, and not just those of the main command as the default
+/// subcommand has.
+fn has_options_of_its_own(command: &Command, sub: &Command) -> bool {
+    let own = |command: &Command| -> Vec<String> {
+        let ids = command.get_arguments().map(|arg| arg.get_id().to_string());
+        ids.filter(|id| !matches!(id.as_str(), "help" | "version")).collect()
+    };
+    let options = own(sub);
+    !options.is_empty() && options != own(command)
 }
 
 /// The list that stands below `--help`.
@@ -200,10 +208,12 @@ mod tests {
         let command = blkiolatd::cli::Cli::command();
         let page = command_page(&command, "8", DAEMON_SECTIONS).unwrap();
         let page = String::from_utf8(page).unwrap().replace("\\-", "-");
-        for option in command.get_arguments().filter_map(Arg::get_long) {
+        for option in command.get_arguments().filter_map(clap::Arg::get_long) {
             assert!(page.contains(&format!("\\fB--{option}\\fR")), "{option}");
         }
-        for heading in ["COMMANDS", "OPTIONS", "\"EXIT STATUS\"", "SIGNALS", "FILES"] {
+        for heading in
+            ["COMMANDS", "OPTIONS", "\"OPTIONS OF CHECK\"", "\"EXIT STATUS\"", "SIGNALS", "FILES"]
+        {
             assert!(page.contains(&format!(".SH {heading}\n")), "{heading}");
         }
         assert!(page.contains(".TP\n\\fB77\\fR\nnot permitted"));
