@@ -59,13 +59,15 @@ install: $(PACKAGED) man
 	    $(DESTDIR)$(UNITDIR)/blkiolatd.service
 	install -D -m 644 packaging/blkiolatd.sysusers $(DESTDIR)$(SYSUSERSDIR)/blkiolatd.conf
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/blkiolatd packaging/blkiolatd-tracepoint.conf
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man5 $(DOCUMENTS)/man/*.5
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 $(DOCUMENTS)/man/*.8
-	install -D -m 644 $(DOCUMENTS)/completions/blkiolatd.bash \
-	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions/blkiolatd
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DOCUMENTS)/completions/_blkiolatd
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d \
-	    $(DOCUMENTS)/completions/blkiolatd.fish
+	set -e; for page in $(DOCUMENTS)/man/*; do \
+	    install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man$${page##*.} $$page; \
+	done
+	set -e; for file in $(DOCUMENTS)/completions/*.bash; do name=$$(basename $$file .bash); \
+	    directory=$$(dirname $$file); share=$(DESTDIR)$(PREFIX)/share; \
+	    install -D -m 644 $$file $$share/bash-completion/completions/$$name; \
+	    install -D -m 644 -t $$share/zsh/site-functions $$directory/_$$name; \
+	    install -D -m 644 -t $$share/fish/vendor_completions.d $$directory/$$name.fish; \
+	done
 	test -e $(DESTDIR)$(SYSCONFDIR)/blkiolatd/blkiolatd.toml || \
 	    install -D -m 644 -t $(DESTDIR)$(SYSCONFDIR)/blkiolatd config/blkiolatd.toml
 
