@@ -57,7 +57,8 @@ fn command_page(
         .section(section)
         .manual("blkiolatd")
         .source(format!("blkiolatd {}", env!("CARGO_PKG_VERSION")));
-    let mut command = command.clone();
+    // The subcommand `help` explains itself.
+    let mut command = command.clone().disable_help_subcommand(true);
     command.build();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
@@ -73,7 +74,9 @@ fn command_page(
         let heading = format!(".SH \"OPTIONS OF {}\"", sub.get_name().to_uppercase());
         page.extend(String::from_utf8(options)?.replacen(".SH OPTIONS", &heading, 1).into_bytes());
     }
-    exit_codes(&command).to_writer(&mut page)?;
+    if let Some(text) = command.get_after_help() {
+        exit_codes(&text.to_string()).to_writer(&mut page)?;
+    }
     page.extend_from_slice(sections.as_bytes());
     Ok(page)
 }
@@ -119,11 +122,10 @@ fn has_options_of_its_own(command: &Command, sub: &Command) -> bool {
     !options.is_empty() && options != own(command)
 }
 
-/// The list that stands below `--help`.
-fn exit_codes(command: &Command) -> Roff {
+/// The list of exit codes that stands below `--help`.
+fn exit_codes(text: &str) -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["EXIT STATUS"]);
-    let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     for line in text.lines() {
         if let Some((code, meaning)) = line.trim().split_once("  ") {
             roff.control("TP", []);
