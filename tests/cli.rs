@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
 
+use std::fs::File;
 use std::path::PathBuf;
+use std::process::{Command as Process, Stdio};
 use std::time::Duration;
 
 use blkiolatd::cli::{self, CheckArgs, Cli, Command, RunArgs, RunOptions, exit};
@@ -135,7 +137,7 @@ fn every_option_wins_over_the_file() {
     let (config, options) = resolve(line, Some(text), false);
     assert_eq!(config.sampling.interval, Duration::from_millis(500));
     assert_eq!(config.sampling.probe, ProbeChoice::Tracepoint);
-    assert_eq!(config.sampling.include, ["nvme0n1", "vd?"]);
+    assert_eq!(config.sampling.include, ["nvme0n1", "/dev/vd?"]);
     assert_eq!(config.sampling.exclude, [""; 0]);
     assert!(config.output.enabled && config.output.fsync);
     assert_eq!(config.output.path, PathBuf::from("out.jsonl"));
@@ -211,5 +213,49 @@ fn check_says_what_it_has_checked_or_all_that_is_wrong() {
 
     std::fs::remove_file(&path).unwrap();
     let error = cli::check(&args, &mut Vec::new()).unwrap_err().to_string();
-    assert!(error.contains("b.toml: cannot read the configuration"), "{error}");
+    assert!(error.contains("b.toml: cannot read the configuration: no such file"), "{error}");
+}
+
+/// The program itself: what scripts see.
+#[test]
+fn the_exit_codes_of_the_program_are_those_of_the_contract() {
+    let directory = tempfile::tempdir().unwrap();
+    let (good, bad) = (directory.path().join("good.toml"), directory.path().join("bad.toml"));
+    std::fs::write(&good, "log.level = \"warn\"\n").unwrap();
+    std::fs::write(&bad, "a = 1\nb = 2\n").unwrap();
+    let missing = directory.path().join("missing.toml");
+    for (command, path, code, on_stderr) in [
+        ("check", &good, exit::SUCCESS, ""),
+        ("check", &bad, exit::USAGE, "bad.toml:2:1: \"b\": unknown section"),
+        ("check", &missing, exit::USAGE, "missing.toml: cannot read"),
+        ("run", &bad, exit::USAGE, "bad.toml:2:1: \"b\": unknown section"),
+        ("run", &missing, exit::USAGE, "missing.toml: cannot read"),
+    ] {
+        let output = Process::new(env!("CARGO_BIN_EXE_blkiolatd"))
+            .args([command, "-c"])
+            .arg(path)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(i32::from(code)), "{command}: {errors}");
+        assert!(errors.contains(on_stderr), "{command}: {errors}");
+        assert_eq!(errors.is_empty(), on_stderr.is_empty(), "{command}: {errors}");
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let check = |out: Stdio| {
+        let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config/blkiolatd.toml");
+        let mut check = Process::new(env!("CARGO_BIN_EXE_blkiolatd"));
+        check.args(["check", "-c", config]).stdout(out).output().unwrap()
+    };
+    let output = check(writer.into());
+    assert_eq!(output.status.code(), Some(i32::from(exit::SUCCESS)), "{output:?}");
+    // A full disk is one.
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = check(full.into());
+    assert_eq!(output.status.code(), Some(i32::from(exit::FAILURE)), "{output:?}");
 }

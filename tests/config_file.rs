@@ -89,7 +89,7 @@ fn every_form_of_a_value_is_read() {
     );
     let Config { sampling, output, rotation, retention, log } = parsed.config;
     assert_eq!(sampling.interval, Duration::from_millis(250));
-    assert_eq!(sampling.include, ["nvme*n1", "sd?"]);
+    assert_eq!(sampling.include, ["/dev/nvme*n1", "sd?"]);
     assert_eq!(sampling.exclude, [""; 0]);
     assert_eq!(sampling.probe, ProbeChoice::Tracepoint);
     assert!(!output.enabled && output.fsync);

@@ -117,7 +117,7 @@ impl ConfigFile {
     pub fn read_named(path: &Path) -> Result<Self, ConfigError> {
         Self::read(path)?.ok_or_else(|| ConfigError::Unreadable {
             path: path.to_owned(),
-            source: io::ErrorKind::NotFound.into(),
+            source: io::Error::new(io::ErrorKind::NotFound, "no such file"),
             hint: "; name another with --config, or leave the option out to use the defaults",
         })
     }
