@@ -37,8 +37,10 @@ impl Sysfs {
     /// The disk that a path in `/dev` (a disk, a partition or a link to one) belongs to.
     #[must_use]
     pub fn disk_of_node(&self, node: &Path) -> Option<Disk> {
-        let node = fs::canonicalize(self.root.join(node.strip_prefix("/").ok()?)).ok()?;
-        self.disk_named(node.file_name()?.to_str()?)
+        let node = self.root.join(node.strip_prefix("/").ok()?);
+        // As a service the daemon sees the links in /dev/disk, but not the nodes they point to.
+        let target = fs::canonicalize(&node).or_else(|_| fs::read_link(&node)).unwrap_or(node);
+        self.disk_named(target.file_name()?.to_str()?)
     }
 
     /// The disk with this name, or the disk of the partition with this name.
@@ -98,6 +100,13 @@ mod tests {
         let disk = Disk { name: "cciss/c0d0".into(), diskseq: Some(9) };
         assert_eq!(sysfs.disk(104 << 20 | 1), Some(disk.clone()));
         assert_eq!(sysfs.disk_named("cciss/c0d0p1"), Some(disk.clone()));
+        fs::create_dir_all(path("dev/disk/by-id")).unwrap();
+        let by_id = path("dev/disk/by-id/x-part1");
+        std::os::unix::fs::symlink("../../cciss!c0d0p1", by_id).unwrap();
+        for node in ["/dev/disk/by-id/x-part1", "/dev/cciss!c0d0p1"] {
+            assert_eq!(sysfs.disk_of_node(Path::new(node)), Some(disk.clone()), "{node}");
+        }
+        assert_eq!(sysfs.disk_of_node(Path::new("/dev/disk/by-id/y")), None);
         assert_eq!(sysfs.disk(8 << 20), None);
         assert!(!sysfs.is_gone(104 << 20 | 1, Some(&disk)));
         assert!(sysfs.is_gone(8 << 20, Some(&disk)));
