@@ -27,6 +27,7 @@ pub(crate) struct Active {
     size: u64,
     /// Time of its first record.
     first: Option<Moment>,
+    /// When this run opened it, or wrote the first record into it.
     since: Instant,
     /// Behind `size` there may be a part of a batch that failed.
     torn: bool,
@@ -173,6 +174,7 @@ impl Active {
         batch: &[u8],
         first: Moment,
         sync: bool,
+        now: Instant,
     ) -> Result<(), (&'static str, io::Error)> {
         if sync && self.unsynced_name {
             disk.sync_directory(place).map_err(|e| ("fsync of the directory", e))?;
@@ -193,7 +195,10 @@ impl Active {
         }
         self.torn = false;
         self.size += batch.len() as u64;
-        self.first.get_or_insert(first);
+        if self.first.is_none() {
+            self.first = Some(first);
+            self.since = now;
+        }
         Ok(())
     }
 

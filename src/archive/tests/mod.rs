@@ -123,6 +123,12 @@ impl Rig {
         }
     }
 
+    /// Leaves in peace, with nothing being compressed.
+    pub(super) fn close(&mut self) {
+        self.passes.lock().unwrap().clear();
+        self.recorder.close();
+    }
+
     pub(super) fn open(&mut self) -> Result<(), OpenError> {
         self.recorder.open()
     }
