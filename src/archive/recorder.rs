@@ -426,8 +426,9 @@ impl Recorder {
                     }
                     // What the plan counted on is not there: ask again.
                     let space = self.disk.space(&*output.place).map_err(|e| ("statvfs", e))?;
-                    let needed = limits.floor(space).saturating_add(growth);
-                    return Ok((space.free < needed).then_some(space));
+                    let floor = limits.floor(space);
+                    let tight = floor > 0 && space.free < floor.saturating_add(growth);
+                    return Ok(tight.then_some(space));
                 }
             }
         }

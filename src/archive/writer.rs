@@ -541,6 +541,7 @@ impl Task {
         match self.recorder.flush() {
             Ok(()) => {
                 self.succeeded();
+                self.note();
                 for reply in self.flushes.drain(..) {
                     // The caller may have run out of time.
                     let _ = reply.send(());

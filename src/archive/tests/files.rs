@@ -253,10 +253,7 @@ fn one_daemon_per_path() {
     rig.write(1).unwrap();
     rig.rotate().unwrap();
     rig.write(1).unwrap();
-    assert!(matches!(
-        Rig::new(settings.clone(), None).open(),
-        Err(OpenError::Locked { .. })
-    ));
+    assert!(matches!(Rig::new(settings.clone(), None).open(), Err(OpenError::Locked { .. })));
     // Another output in the same directory is no conflict, also if its name begins alike.
     let path = std::mem::replace(&mut settings.output.path, dir.path().join("b-2.jsonl"));
     let mut other = Rig::opened(settings.clone());
@@ -337,10 +334,7 @@ fn the_directory_is_replaced_or_removed() {
     rig.write(1).unwrap();
     assert_eq!(read_all(&dir.path().join("old/b.jsonl")), [0, 1]);
     assert_eq!(read_all(&home.join("b.jsonl")), [2, 3]);
-    assert!(matches!(
-        Rig::new(settings(&home), None).open(),
-        Err(OpenError::Locked { .. })
-    ));
+    assert!(matches!(Rig::new(settings(&home), None).open(), Err(OpenError::Locked { .. })));
 }
 
 #[test]
@@ -350,10 +344,7 @@ fn the_lock_file_is_removed() {
     rig.write(1).unwrap();
     fs::remove_file(dir.path().join(".b.lock")).unwrap();
     rig.write(1).unwrap();
-    assert!(matches!(
-        Rig::new(settings(dir.path()), None).open(),
-        Err(OpenError::Locked { .. })
-    ));
+    assert!(matches!(Rig::new(settings(dir.path()), None).open(), Err(OpenError::Locked { .. })));
     assert_eq!(read_all(&dir.path().join("b.jsonl")), [0, 1]);
 }
 
@@ -520,7 +511,8 @@ fn a_new_path_a_wrong_path_and_off() {
     rig.recorder.flush().unwrap();
     rig.passes.lock().unwrap().clear();
     assert_eq!(list(dir.path()), ["b.jsonl", "c.jsonl"], "no lock is held");
-    settings.output = crate::config::Output { path: first.clone(), enabled: true, ..settings.output };
+    settings.output =
+        crate::config::Output { path: first.clone(), enabled: true, ..settings.output };
     rig.recorder.reconfigure(settings).unwrap();
     rig.append();
     rig.recorder.flush().unwrap();
@@ -661,7 +653,9 @@ fn few_system_calls_per_flush() {
 fn arbitrary_names_in_the_directory_do_no_harm() {
     use std::os::unix::ffi::OsStrExt;
     let dir = directory();
-    for name in [&b"b-\xff\xfe.jsonl"[..], b"b-", b"b-\n.jsonl.gz", b"b-20261122T154505.123Z.jsonl "] {
+    for name in
+        [&b"b-\xff\xfe.jsonl"[..], b"b-", b"b-\n.jsonl.gz", b"b-20261122T154505.123Z.jsonl "]
+    {
         fs::write(dir.path().join(OsStr::from_bytes(name)), "x").unwrap();
     }
     let mut rig = Rig::opened(settings(dir.path()));

@@ -86,10 +86,8 @@ impl Model {
                     record(*seq, self.rig.clock.lock().unwrap().0).write_line(&mut unfinished);
                 }
                 unfinished.truncate(bytes.into());
-                let mut file = fs::OpenOptions::new()
-                    .append(true)
-                    .open(&self.settings.output.path)
-                    .unwrap();
+                let mut file =
+                    fs::OpenOptions::new().append(true).open(&self.settings.output.path).unwrap();
                 std::io::Write::write_all(&mut file, &unfinished).unwrap();
                 // The whole lines of it count as written.
                 let whole = unfinished.iter().filter(|byte| **byte == b'\n').count();
@@ -111,11 +109,11 @@ impl Model {
 
     fn start_again(&mut self) {
         let (clock, seq) = (*self.rig.clock.lock().unwrap(), self.rig.seq);
-        let old = std::mem::replace(&mut self.rig, Rig::new(self.settings.clone(), None));
-        drop(old);
+        // Gone first, and its lock with it.
+        drop(std::mem::replace(&mut self.rig, Rig::new(self.settings.clone(), None)));
+        self.rig = Rig::opened(self.settings.clone());
         *self.rig.clock.lock().unwrap() = clock;
         self.rig.seq = seq;
-        self.rig.open().unwrap();
     }
 
     fn check(&self) {
