@@ -664,3 +664,45 @@ fn arbitrary_names_in_the_directory_do_no_harm() {
     assert!(rig.compress().is_empty());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 7);
 }
+
+proptest::proptest! {
+    /// Whatever is found at the output's path: it is either refused and untouched, or continued
+    /// with everything in it that is not a torn line of ours.
+    #[test]
+    fn arbitrary_content_is_refused_or_continued(
+        pieces in proptest::collection::vec(
+            proptest::prop_oneof![
+                proptest::prelude::Just(b"{\"timestamp\":1.5}\n".to_vec()),
+                proptest::prelude::Just(b"{\"timestamp\":2.".to_vec()),
+                proptest::prelude::Just(vec![0; 30]),
+                proptest::prelude::Just(b"\n".to_vec()),
+                proptest::collection::vec(proptest::prelude::any::<u8>(), 0..20),
+            ],
+            0..8,
+        ),
+    ) {
+        let dir = directory();
+        let settings = settings(dir.path());
+        let path = &settings.output.path;
+        let before = pieces.concat();
+        fs::write(path, &before).unwrap();
+        let mut rig = Rig::new(settings.clone(), None);
+        if rig.open().is_err() {
+            proptest::prop_assert_eq!(fs::read(path).unwrap(), before);
+            return Ok(());
+        }
+        rig.write(1).unwrap();
+        let after = fs::read(path).unwrap();
+        proptest::prop_assert!(after.ends_with(b"\n"));
+        let kept = after[..after.len() - 1].iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+        let kept = &after[..kept];
+        if before.starts_with(kept) {
+            // Cut: only a torn line of ours, or zeros.
+            let cut = &before[kept.len()..];
+            let harmless = cut.is_empty() || cut.contains(&0) || cut.starts_with(b"{");
+            proptest::prop_assert!(harmless, "{:?} was cut off", cut);
+        } else {
+            proptest::prop_assert_eq!(kept, [&before[..], b"\n"].concat());
+        }
+    }
+}
