@@ -273,6 +273,44 @@ fn a_lock_file_left_behind_is_no_obstacle() {
     assert_eq!(list(dir.path()), ["b.jsonl"]);
 }
 
+/// Lets the first daemon go, right when the second one takes the lock.
+#[derive(Debug)]
+struct GoesAtLock(Mutex<Option<GoesAway>>);
+
+struct GoesAway(Rig);
+
+impl std::fmt::Debug for GoesAway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GoesAway")
+    }
+}
+
+impl Fault for GoesAtLock {
+    fn verdict(&self, operation: Operation) -> Verdict {
+        if operation == Operation::Lock
+            && let Some(mut other) = self.0.lock().unwrap().take()
+        {
+            other.0.close();
+        }
+        Verdict::Go
+    }
+
+    fn shorten<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        bytes
+    }
+}
+
+#[test]
+fn the_lock_of_a_file_that_has_just_been_removed_is_not_enough() {
+    let dir = directory();
+    let first = Rig::opened(settings(dir.path()));
+    let fault = Arc::new(GoesAtLock(Mutex::new(Some(GoesAway(first)))));
+    let mut second = Rig::new(settings(dir.path()), Some(fault));
+    second.open().unwrap();
+    assert_eq!(list(dir.path()), [".b.lock", "b.jsonl"]);
+    assert!(matches!(Rig::new(settings(dir.path()), None).open(), Err(OpenError::Locked { .. })));
+}
+
 #[test]
 fn moved_away_by_logrotate() {
     let dir = directory();
