@@ -418,6 +418,87 @@ fn closing_does_not_wait_for_a_frozen_disk() {
     assert_eq!(error.lost, 1, "{error}");
 }
 
+// --- Power failures ---
+
+/// Has an ext4 forget, at once, all that has not reached its device, and refuse everything from
+/// then on: to the file system the same as a power failure.
+fn cut_power(point: &Path) {
+    /// `EXT4_IOC_SHUTDOWN`, `_IOR('X', 125, __u32)`.
+    const SHUTDOWN: rustix::ioctl::Opcode = 0x8004_587d;
+    /// `EXT4_GOING_FLAGS_NOLOGFLUSH`: nothing is written any more, the journal neither.
+    const NO_LOG_FLUSH: u32 = 2;
+    let dir = fs::File::open(point).unwrap();
+    // SAFETY: this ioctl reads one `u32` through its argument, and `Setter` passes a pointer to
+    // one that lives for the call.
+    unsafe {
+        let setter = rustix::ioctl::Setter::<SHUTDOWN, u32>::new(NO_LOG_FLUSH);
+        rustix::ioctl::ioctl(&dir, setter).unwrap();
+    }
+}
+
+#[test]
+fn nothing_flushed_is_lost_by_power_failures_with_fsync() {
+    if !is_root("nothing_flushed_is_lost_by_power_failures_with_fsync") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (image, point) = (home.path().join("image"), home.path().join("mnt"));
+    fs::create_dir(&point).unwrap();
+    fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    command(&["mkfs.ext4", "-q", "-F", image.to_str().unwrap()]);
+    let mount =
+        || command(&["mount", "-o", "loop", image.to_str().unwrap(), point.to_str().unwrap()]);
+    let unmount = || {
+        until("unmounted", || {
+            Command::new("umount").arg(&point).stderr(Stdio::null()).status().unwrap().success()
+        });
+    };
+    // For a test that fails half-way; otherwise there is nothing left to unmount.
+    struct Unmount(PathBuf);
+    impl Drop for Unmount {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg("-l").arg(&self.0).stderr(Stdio::null()).status();
+        }
+    }
+    let _unmount = Unmount(point.clone());
+    let dir = point.join("log");
+    let mut settings = settings(&dir);
+    settings.output.flush_every = 3;
+    settings.output.fsync = true;
+    settings.rotation.max_size = 8000;
+    mount();
+    fs::create_dir(&dir).unwrap();
+    command(&["sync", "-f", point.to_str().unwrap()]);
+    let (mut next, mut flushed) = (0, Vec::new());
+    for round in 0..30 {
+        let writer = spawn(&settings);
+        let count = 3 + (round * 37) % 90;
+        (next..next + count).for_each(|seq| writer.push(record(seq)));
+        writer.flush(AGES).unwrap();
+        flushed.extend(next..next + count);
+        // These may or may not get there.
+        (next + count..next + count + 20).for_each(|seq| writer.push(record(seq)));
+        next += 1000;
+        cut_power(&point);
+        // It cannot write the rest, and says so; how much that is depends on its speed.
+        let _ = writer.close(Duration::from_millis(20));
+        unmount();
+        mount();
+    }
+    let writer = spawn(&settings);
+    until("everything is compressed", || {
+        names(&dir).iter().all(|name| !name.starts_with("b-") || name.ends_with(".gz"))
+    });
+    writer.close(AGES).unwrap();
+    let found: Vec<u64> = records(&dir).iter().map(|record| record.seq).collect();
+    let leftovers = names(&dir);
+    unmount();
+    assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "twice or out of order");
+    let missing: Vec<_> = flushed.iter().filter(|seq| found.binary_search(seq).is_err()).collect();
+    assert!(missing.is_empty(), "lost: {missing:?}");
+    assert!(!leftovers.iter().any(|name| name.contains("tmp") || name.contains("lock")));
+}
+
 // --- Processes that are killed ---
 
 const KILLED_DIR: &str = "BLKIOLATD_TEST_KILLED_DIR";
