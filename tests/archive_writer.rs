@@ -244,6 +244,27 @@ fn off_and_on() {
 }
 
 #[test]
+fn compression_gives_way_and_writing_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = spawn(&settings(dir.path()));
+    // Threads of other tests bear these names too, and may end while we look.
+    let priorities = |name: &str| -> Vec<i32> {
+        let tasks = fs::read_dir("/proc/self/task").unwrap().map_while(Result::ok);
+        let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+        stats
+            .filter(|stat| stat.contains(&format!("({name})")))
+            .filter_map(|stat| stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok())
+            .collect()
+    };
+    until("a thread at the lowest priority", || priorities("blkiolatd-gzip").contains(&19));
+    let ours = rustix::process::getpriority_process(None).unwrap();
+    let writers = priorities("blkiolatd-write");
+    assert!(writers.iter().all(|priority| *priority == ours), "{writers:?}");
+    assert!(!writers.is_empty());
+    writer.close(AGES).unwrap();
+}
+
+#[test]
 fn a_dropped_handle_ends_the_threads_and_frees_the_lock() {
     let dir = tempfile::tempdir().unwrap();
     drop(spawn(&settings(dir.path())));
