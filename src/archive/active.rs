@@ -27,10 +27,12 @@ pub(crate) struct Active {
     size: u64,
     /// Time of its first record.
     first: Option<Moment>,
+    /// When this run opened it, or wrote the first record into it.
     since: Instant,
     /// Behind `size` there may be a part of a batch that failed.
     torn: bool,
-    /// The file's name is not yet known to be on the disk.
+    /// The file's name is not known to be on the disk: we made it, or an earlier run did and was
+    /// killed before it could sync the directory.
     unsynced_name: bool,
 }
 
@@ -59,7 +61,8 @@ impl Active {
             None => {
                 return match disk.create(place, name) {
                     Ok(file) => {
-                        Self::empty(disk, file, now.1).map_err(OpenError::io(&path, "fstat"))
+                        let facts = disk.facts(&file).map_err(OpenError::io(&path, "fstat"))?;
+                        Ok(Self::new(file, facts, now.1))
                     }
                     Err(error) => Err(OpenError::io(&path, "create")(error)),
                 };
@@ -95,14 +98,9 @@ impl Active {
         Ok(active)
     }
 
-    fn empty(disk: &Disk, file: File, now: Instant) -> io::Result<Self> {
-        let facts = disk.facts(&file)?;
-        Ok(Self { unsynced_name: true, ..Self::new(file, facts, now) })
-    }
-
     fn new(file: File, facts: Facts, since: Instant) -> Self {
         let (id, size) = (facts.id, facts.size);
-        Self { file, id, size, first: None, since, torn: false, unsynced_name: false }
+        Self { file, id, size, first: None, since, torn: false, unsynced_name: true }
     }
 
     fn begins_as_ours(&self, disk: &Disk) -> io::Result<bool> {
@@ -173,6 +171,7 @@ impl Active {
         batch: &[u8],
         first: Moment,
         sync: bool,
+        now: Instant,
     ) -> Result<(), (&'static str, io::Error)> {
         if sync && self.unsynced_name {
             disk.sync_directory(place).map_err(|e| ("fsync of the directory", e))?;
@@ -193,7 +192,10 @@ impl Active {
         }
         self.torn = false;
         self.size += batch.len() as u64;
-        self.first.get_or_insert(first);
+        if self.first.is_none() {
+            self.first = Some(first);
+            self.since = now;
+        }
         Ok(())
     }
 

@@ -109,8 +109,12 @@ impl Progress {
     pub(crate) fn current(&self) -> Option<(Operation, Instant)> {
         let operation = self.operation.load(Ordering::Acquire);
         let operation = Operation::ALL.into_iter().find(|known| *known as u8 == operation)?;
-        let since = Duration::from_nanos(self.since.load(Ordering::Relaxed));
-        Some((operation, self.start + since))
+        Some((operation, self.last_start()))
+    }
+
+    /// When the last call began; the thread's start if there was none.
+    pub(crate) fn last_start(&self) -> Instant {
+        self.start + Duration::from_nanos(self.since.load(Ordering::Relaxed))
     }
 }
 

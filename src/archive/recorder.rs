@@ -142,7 +142,7 @@ impl Recorder {
         if let Some(first) = self.pending_first {
             self.rotate_if_due(first, now)?;
             self.make_room(now)?;
-            self.write(first)?;
+            self.write(first, now.1)?;
         }
         if self.rotation_asked {
             self.rotation_asked = !self.rotate(now)?;
@@ -426,20 +426,21 @@ impl Recorder {
                     }
                     // What the plan counted on is not there: ask again.
                     let space = self.disk.space(&*output.place).map_err(|e| ("statvfs", e))?;
-                    let needed = limits.floor(space).saturating_add(growth);
-                    return Ok((space.free < needed).then_some(space));
+                    let floor = limits.floor(space);
+                    let tight = floor > 0 && space.free < floor.saturating_add(growth);
+                    return Ok(tight.then_some(space));
                 }
             }
         }
         Ok(plan.pause.then_some(space))
     }
 
-    fn write(&mut self, first: Moment) -> Result<(), WriteError> {
+    fn write(&mut self, first: Moment, now: Instant) -> Result<(), WriteError> {
         let Some(output) = &mut self.output else { return Ok(()) };
         let Some(active) = &mut output.active else { return Ok(()) };
         let sync = self.settings.output.fsync;
         active
-            .append(&self.disk, &output.place, &self.pending, first, sync)
+            .append(&self.disk, &output.place, &self.pending, first, sync, now)
             .map_err(|(operation, error)| self.error(operation)(error))?;
         self.totals.records += self.lines as u64;
         self.totals.bytes += self.pending.len() as u64;

@@ -72,7 +72,8 @@ pub(crate) fn plan(
     now: Moment,
     limits: &Limits,
 ) -> Plan {
-    let needed = limits.floor(space).saturating_add(growth);
+    let floor = limits.floor(space);
+    let needed = floor.saturating_add(growth);
     let active = active.saturating_add(growth);
     let mut total = files.iter().fold(active, |sum, file| sum.saturating_add(file.size));
     let mut free = space.free;
@@ -98,7 +99,9 @@ pub(crate) fn plan(
         total = total.saturating_sub(file.size);
         free = free.saturating_add(file.size);
     }
-    Plan { remove, pause: free < needed }
+    // Without a floor the kernel says best when a file system is full: a line may still fit into
+    // the last block.
+    Plan { remove, pause: floor > 0 && free < needed }
 }
 
 fn age(first: Moment, now: Moment) -> Duration {

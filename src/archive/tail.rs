@@ -37,7 +37,8 @@ pub(crate) fn judge(tail: &[u8]) -> Tail {
 pub(crate) fn moment(line: &[u8]) -> Option<Moment> {
     let rest = line.strip_prefix(BEGINNING)?;
     let end = rest.iter().position(|byte| matches!(byte, b',' | b'}'))?;
-    let seconds: f64 = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+    // The original script puts a space after the colon; its files can be continued.
+    let seconds: f64 = std::str::from_utf8(&rest[..end]).ok()?.trim().parse().ok()?;
     seconds.is_finite().then(|| Moment::from_seconds(seconds))
 }
 
@@ -140,6 +141,7 @@ mod tests {
     fn moments() {
         let line = b"{\"timestamp\":1691400312.123,\"iso_timestamp\":\"x\"}";
         assert_eq!(moment(line).map(Moment::millis), Some(1_691_400_312_123));
+        assert_eq!(moment(b"{\"timestamp\": 1, \"iso").map(Moment::millis), Some(1000));
         assert_eq!(moment(b"{\"timestamp\":1}").map(Moment::millis), Some(1000));
         for bad in [&b"{\"timestamp\":inf,"[..], b"{\"timestamp\":", b"{}", b"{\"timestamp\":x,"] {
             assert_eq!(moment(bad), None, "{bad:?}");

@@ -29,6 +29,9 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 /// How long [`Start::Patient`] waits for a disk that does not answer at all.
 const OPEN_WAIT: Duration = Duration::from_secs(10);
 
+/// Dropped records are mentioned in the log no more often than this.
+const QUIET: Duration = Duration::from_secs(60);
+
 /// What the writer was told to do.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Settings {
@@ -124,7 +127,7 @@ pub struct WriterStatus {
     pub unflushed: usize,
     /// The last error, also when it is over.
     pub last_error: Option<LastError>,
-    /// When the thread last began something new.
+    /// When the thread last began something new, a call included.
     pub last_progress: Instant,
     /// Whether the thread waits for something to do, or for the next attempt.
     pub idle: bool,
@@ -261,7 +264,7 @@ impl Writer {
             retry: None,
             retry_wait: FIRST_RETRY,
             flushes: Vec::new(),
-            dropped_reported: 0,
+            dropped_reported: (None, 0),
         };
         let thread = thread::Builder::new()
             .name("blkiolatd-write".into())
@@ -299,8 +302,9 @@ impl WriterHandle {
     /// (While recording fails, at once: they may be what mends it.)
     ///
     /// The answer comes when the output is open under the new settings. After an error, recording
-    /// goes on at the old path, with everything else as in the new settings. The receiver fails
-    /// when later settings came before these were looked at, or the writer ended.
+    /// goes on at the old path, with everything else as in the new settings; if the old path did
+    /// not work either, the new one is tried again and again. The receiver fails when later
+    /// settings came before these were looked at, or the writer ended.
     pub fn reconfigure(&self, settings: Settings) -> oneshot::Receiver<Result<(), OpenError>> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Reconfigure(settings, reply));
@@ -331,11 +335,13 @@ impl WriterHandle {
             .map(|(operation, since)| InCall { operation: operation.name(), since });
         let inner = self.shared.lock();
         let queue = &inner.queue;
+        let status = inner.status.clone();
         WriterStatus {
             queued: queue.len(),
             dropped: queue.dropped(),
+            last_progress: status.last_progress.max(self.shared.progress.last_start()),
             in_call,
-            ..inner.status.clone()
+            ..status
         }
     }
 
@@ -403,8 +409,8 @@ struct Task {
     retry_wait: Duration,
     /// Who waits for the next flush.
     flushes: Vec<mpsc::Sender<()>>,
-    /// Dropped records that the log has mentioned.
-    dropped_reported: u64,
+    /// Dropped records that the log has mentioned, and when it last did.
+    dropped_reported: (Option<Instant>, u64),
 }
 
 enum Work {
@@ -541,6 +547,7 @@ impl Task {
         match self.recorder.flush() {
             Ok(()) => {
                 self.succeeded();
+                self.note();
                 for reply in self.flushes.drain(..) {
                     // The caller may have run out of time.
                     let _ = reply.send(());
@@ -562,10 +569,14 @@ impl Task {
         }
         let dropped = inner.queue.dropped();
         drop(inner);
-        if dropped > self.dropped_reported {
-            let lost = dropped - self.dropped_reported;
-            tracing::warn!(lost, "{lost} snapshots were dropped while recording was not possible");
-            self.dropped_reported = dropped;
+        let news = dropped - self.dropped_reported.1;
+        // A disk that is merely too slow would otherwise have this said at every flush.
+        if news > 0 && self.dropped_reported.0.is_none_or(|at| at.elapsed() >= QUIET) {
+            tracing::warn!(
+                dropped = news,
+                "{news} snapshots were dropped, as the disk was not ready for them"
+            );
+            self.dropped_reported = (Some(Instant::now()), dropped);
         }
     }
 
@@ -574,10 +585,15 @@ impl Task {
         self.retry = Some(now + self.retry_wait);
         self.retry_wait = (self.retry_wait * 2).min(LAST_RETRY);
         let message = error.to_string();
-        if self.complaint.raise(error.kind(), now) {
-            tracing::error!("{message}; snapshots wait in memory");
-        }
         let mut inner = self.shared.lock();
+        if self.complaint.raise(error.kind(), now) {
+            let (queued, dropped) = (inner.queue.len(), inner.queue.dropped());
+            drop(inner);
+            tracing::error!(
+                "{message}; {queued} snapshots wait in memory, {dropped} were dropped so far"
+            );
+            inner = self.shared.lock();
+        }
         let since = match &inner.status.last_error {
             Some(last) if !last.over => last.since,
             _ => now,

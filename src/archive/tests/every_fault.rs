@@ -147,8 +147,7 @@ fn recover(settings: &Settings) {
     rig.recorder.flush().unwrap();
     let problems = rig.compress();
     assert!(problems.is_empty(), "{problems:?}");
-    rig.recorder.close();
-    rig.passes.lock().unwrap().clear();
+    rig.close();
 }
 
 fn run(kind: Kind, first: u64, length: u64, fsync: bool) {
@@ -191,19 +190,17 @@ fn operations(fsync: bool) -> u64 {
     assert!(archives >= 2, "{:?}", list(dir.path()));
     let state = fault.state.lock().unwrap();
     for operation in Operation::ALL {
+        // Nothing is cut off as long as nothing fails; the tests below do that.
         let expected = operation != Operation::Truncate;
         assert_eq!(state.seen.contains(&operation), expected, "{operation:?}");
     }
     state.count
 }
 
-fn at_every_operation(kinds: &[Kind]) {
-    for fsync in [true, false] {
-        let count = operations(fsync);
-        for first in 0..count {
-            for kind in kinds {
-                run(*kind, first, 1, fsync);
-            }
+fn at_every_operation(kinds: &[Kind], fsync: bool) {
+    for first in 0..operations(fsync) {
+        for kind in kinds {
+            run(*kind, first, 1, fsync);
         }
     }
 }
@@ -213,17 +210,17 @@ const ERRORS: [Errno; 7] =
 
 #[test]
 fn it_fails() {
-    at_every_operation(&ERRORS.map(Kind::Fails));
+    at_every_operation(&ERRORS.map(Kind::Fails), true);
 }
 
 #[test]
 fn it_is_done_but_reported_as_failed() {
-    at_every_operation(&[Kind::FailsLate(Errno::IO), Kind::FailsLate(Errno::NOSPC)]);
+    at_every_operation(&[Kind::FailsLate(Errno::IO), Kind::FailsLate(Errno::NOSPC)], true);
 }
 
 #[test]
 fn writes_are_short() {
-    at_every_operation(&[Kind::Short]);
+    at_every_operation(&[Kind::Short], false);
 }
 
 #[test]
@@ -238,5 +235,6 @@ fn it_fails_for_a_while() {
 
 #[test]
 fn the_process_is_killed() {
-    at_every_operation(&[Kind::Killed, Kind::KilledIn]);
+    at_every_operation(&[Kind::Killed, Kind::KilledIn], true);
+    at_every_operation(&[Kind::Killed, Kind::KilledIn], false);
 }

@@ -72,10 +72,20 @@ impl Rig {
         Self { recorder, disk, clock, passes, seq: 0 }
     }
 
+    /// Opened without faults. Another test may be starting a process right now, which for a moment
+    /// holds copies of all our files, locks released since included: then it waits for that.
     pub(super) fn opened(settings: Settings) -> Self {
         let mut rig = Self::new(settings, None);
-        rig.recorder.open().unwrap();
-        rig
+        let start = Instant::now();
+        loop {
+            match rig.recorder.open() {
+                Ok(()) => return rig,
+                Err(OpenError::Locked { .. }) if start.elapsed() < Duration::from_secs(20) => {
+                    std::thread::yield_now();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     /// Moves both clocks on.
@@ -121,6 +131,12 @@ impl Rig {
             Some(pass) => compress::run(&self.disk, &pass, &AtomicBool::new(false)),
             None => Vec::new(),
         }
+    }
+
+    /// Leaves in peace, with nothing being compressed.
+    pub(super) fn close(&mut self) {
+        self.passes.lock().unwrap().clear();
+        self.recorder.close();
     }
 
     pub(super) fn open(&mut self) -> Result<(), OpenError> {
