@@ -240,9 +240,7 @@ mod tests {
             .iter()
             .map(|input| match input {
                 Input::Stdin => "-".into(),
-                Input::File(path) => {
-                    path.strip_prefix(root).unwrap().to_str().unwrap().to_owned()
-                }
+                Input::File(path) => path.strip_prefix(root).unwrap().to_str().unwrap().to_owned(),
             })
             .collect()
     }
@@ -250,10 +248,9 @@ mod tests {
     #[test]
     fn names_of_rotated_files() {
         let time = 1_795_362_300_123;
-        for name in [
-            "blkiolat-20261122T154500.123Z.jsonl",
-            "blkiolat-20261122T154500.123Z.jsonl.gz",
-        ] {
+        for name in
+            ["blkiolat-20261122T154500.123Z.jsonl", "blkiolat-20261122T154500.123Z.jsonl.gz"]
+        {
             assert_eq!(parse_name(name), Some(("blkiolat", time)), "{name}");
         }
         assert_eq!(parse_name("a-b-20261122T154500.123Z.jsonl"), Some(("a-b", time)));
@@ -321,19 +318,17 @@ mod tests {
         ]);
         let at = |text: &str| Some(text.parse::<jiff::Timestamp>().unwrap().as_microsecond());
         let select = |since: Option<&str>, until: Option<&str>| {
-            let range =
-                TimeRange { since_us: since.and_then(at), until_us: until.and_then(at) };
+            let range = TimeRange { since_us: since.and_then(at), until_us: until.and_then(at) };
             let found = find(&[root.path().to_owned()], &range);
             assert_eq!(found.outside + found.inputs.len(), 4);
             let kept = names(root.path(), &found);
-            kept.iter().map(|name| name[8..].split('T').next().unwrap().to_owned()).collect::<Vec<_>>()
+            kept.iter()
+                .map(|name| name[8..].split('T').next().unwrap().to_owned())
+                .collect::<Vec<_>>()
         };
         let day = |day: &str| format!("-202611{day}");
         assert_eq!(select(None, None).len(), 4);
-        assert_eq!(
-            select(Some("2026-11-21T12:00:00Z"), Some("2026-11-21T13:00:00Z")),
-            [day("21")]
-        );
+        assert_eq!(select(Some("2026-11-21T12:00:00Z"), Some("2026-11-21T13:00:00Z")), [day("21")]);
         assert_eq!(select(None, Some("2026-11-20T01:00:00Z")), [day("20")]);
         assert_eq!(
             select(Some("2026-11-22T00:00:00.002Z"), None),

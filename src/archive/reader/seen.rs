@@ -103,7 +103,8 @@ impl Boot {
         {
             return false;
         }
-        let known = self.near(end_us).find(|(_, piece)| piece.has(seq, end_us)).map(|(&key, _)| key);
+        let known =
+            self.near(end_us).find(|(_, piece)| piece.has(seq, end_us)).map(|(&key, _)| key);
         if known.is_some() {
             self.recent = known;
             return false;
@@ -231,11 +232,7 @@ mod tests {
         assert_eq!(coverage.windows, 2001);
         assert_eq!(coverage.runs, 1);
         assert_eq!(coverage.overlaps, 0);
-        let gap = Gap {
-            after_us: window(1000).1,
-            until_us: window(1999).1,
-            windows: 999,
-        };
+        let gap = Gap { after_us: window(1000).1, until_us: window(1999).1, windows: 999 };
         assert_eq!(coverage.gaps, [gap]);
     }
 

@@ -95,7 +95,8 @@ impl<'a> RecordView<'a> {
     /// When the line is no record of this version, or one that contradicts itself: then its counts
     /// cannot be trusted, and none of it is used.
     pub fn parse(line: &'a [u8]) -> Result<Self, LineError> {
-        let record: Self = serde_json::from_slice(line).map_err(|error| version_or(line, &error))?;
+        let record: Self =
+            serde_json::from_slice(line).map_err(|error| version_or(line, &error))?;
         if record.schema > SCHEMA_VERSION {
             return Err(LineError::FutureSchema(record.schema.into()));
         }
@@ -127,7 +128,10 @@ impl<'a> RecordView<'a> {
             return Err(format!("`schema` is {}, expected {SCHEMA_VERSION}", self.schema));
         }
         if !(0.0..TIMESTAMP_END).contains(&self.timestamp) {
-            return Err(format!("`timestamp` {} is outside of the years 1970-9999", self.timestamp));
+            return Err(format!(
+                "`timestamp` {} is outside of the years 1970-9999",
+                self.timestamp
+            ));
         }
         if self.window_s <= 0.0 {
             return Err(format!("`window_s` is {}, expected more than 0", self.window_s));

@@ -1,0 +1,11 @@
+//! What archives say: percentiles, comparisons, heat maps and exports. Pure readers; nothing here
+//! needs privileges or kernel support.
+
+pub mod aggregate;
+pub mod cli;
+pub mod hist;
+pub mod summary;
+pub mod synthetic;
+pub mod table;
+pub mod times;
+pub mod units;

@@ -1,0 +1,293 @@
+//! The command line of `blkiolat`: what was said, turned once into what it means.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use jiff::Zoned;
+use jiff::tz::TimeZone;
+
+use super::aggregate::{Aggregate, OPERATIONS, Selection};
+use super::summary::{self, Shown, SortKey};
+use super::table::{self, Format};
+use super::times::{self, Rows};
+use super::units::printable;
+use crate::archive::reader::{self, Outcome, Query, TimeRange};
+use crate::record::Operations;
+
+/// Ask the archives of blkiolatd what happened: which disk, which operation, when, how bad.
+///
+/// PATH is any mix of .jsonl and .jsonl.gz files, directories (searched with everything below
+/// them) and - for standard input. A window that is found twice counts once.
+#[derive(Debug, Parser)]
+#[command(name = "blkiolat", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Count, rates, percentiles, errors and requests in flight by host, device and operation
+    Report(ReportArgs),
+}
+
+/// What to read.
+#[derive(Debug, Args)]
+pub struct SourceArgs {
+    /// Files and directories to read; - is standard input
+    #[arg(value_name = "PATH", default_value = "/var/log/blkiolatd")]
+    pub paths: Vec<PathBuf>,
+    /// Which of it
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// From this time on: 2026-11-22, "2026-11-22 15:45", 15:45, "2h ago", yesterday ...
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Up to this time
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+}
+
+/// Which records to read, and how.
+#[derive(Debug, Args)]
+pub struct FilterArgs {
+    /// Only devices whose name matches this glob (repeatable)
+    #[arg(short, long, value_name = "GLOB")]
+    pub device: Vec<String>,
+    /// Only these operations (repeatable, or with commas)
+    #[arg(short, long, value_name = "OP", value_delimiter = ',')]
+    pub op: Vec<Operation>,
+    /// Only hosts whose name matches this glob (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    pub host: Vec<String>,
+    /// Read and write times as UTC instead of the local time zone
+    #[arg(long)]
+    pub utc: bool,
+    /// Exit with 0 even if some of the input could not be used
+    #[arg(long)]
+    pub lenient: bool,
+    /// Threads that read [default: one per processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// An operation, or all of them together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Operation {
+    /// Reads.
+    Read,
+    /// Writes.
+    Write,
+    /// Cache flushes.
+    Flush,
+    /// Discards and secure erases.
+    Discard,
+    /// Everything else.
+    Other,
+    /// All operations of a device together.
+    All,
+}
+
+/// Options of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// What to read
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Rows over time of this length: 1m, 1h, 1d or any divisor of a day
+    #[arg(long, value_name = "LENGTH")]
+    pub by: Option<String>,
+    /// Sort the rows, largest first
+    #[arg(long, value_name = "KEY", value_enum)]
+    pub sort: Option<SortKey>,
+    /// Only the first N rows, sorted by p99 unless --sort says otherwise; without the rows of all
+    /// operations together unless --op asks for them
+    #[arg(long, value_name = "N")]
+    pub top: Option<usize>,
+    /// How to write the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// Why the program ends early.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command line makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// There is nothing to show, or it cannot be shown.
+    #[error("{0}")]
+    Data(String),
+    /// The output cannot be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Runs the command line of this process; the exit code is 0, 1 (part of the input could not be
+/// used, or failure) or 2 (usage). A closed pipe is no failure.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // --help and --version come here too; a closed pipe is nobody's loss.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let result = run(&cli.command, &mut out, &mut io::stderr())
+        .and_then(|code| out.flush().map(|()| code).map_err(Failure::from));
+    match result {
+        Ok(code) => code,
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "blkiolat: {failure}");
+            ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(command: &Command, out: &mut dyn Write, log: &mut dyn Write) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Report(args) => report(args, out, log),
+    }
+}
+
+fn report(
+    args: &ReportArgs,
+    out: &mut dyn Write,
+    log: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let now = args.source.filter.now();
+    let zone = now.time_zone();
+    let rows = match &args.by {
+        Some(by) => Rows::parse(by, zone.clone()).map_err(Failure::Usage)?,
+        None => Rows::default(),
+    };
+    let cut = rows.is_cut();
+    let mut shown = args.source.filter.shown();
+    if args.top.is_some() && args.source.filter.op.is_empty() {
+        shown.all = false;
+    }
+    let selection = args.source.filter.selection(rows)?;
+    let query = args.source.query(&now)?;
+    let (aggregate, outcome) = aggregate(&query, &selection, args.source.filter.threads());
+    state_problems(&outcome, log);
+    if outcome.coverage.is_empty() {
+        return Err(nothing(&query, &outcome));
+    }
+    let mut rows = summary::rows(&aggregate, shown, cut, zone);
+    if let Some(key) = args.sort.or(args.top.map(|_| SortKey::P99)) {
+        summary::sort(&mut rows, key);
+    }
+    rows.truncate(args.top.unwrap_or(usize::MAX));
+    let hosts = summary::hosts(&aggregate, &outcome.coverage, zone);
+    table::write(out, args.format, &hosts, &rows, zone)?;
+    Ok(args.source.filter.exit_code(&outcome))
+}
+
+/// Reads and adds up everything that `query` and `selection` ask for.
+fn aggregate(query: &Query, selection: &Selection, threads: usize) -> (Aggregate, Outcome) {
+    let (parts, outcome) = reader::read(query, threads, || Aggregate::new(selection.clone()));
+    (Aggregate::merged(parts), outcome)
+}
+
+/// Writes what could not be used; if that cannot be written either, there is nobody to tell.
+fn state_problems(outcome: &Outcome, log: &mut dyn Write) {
+    for problem in &outcome.problems {
+        let _ = writeln!(log, "blkiolat: {}", printable(&problem.to_string()));
+    }
+    if outcome.duplicates > 0 {
+        let _ = writeln!(
+            log,
+            "blkiolat: {} windows were there more than once and are counted once",
+            outcome.duplicates
+        );
+    }
+}
+
+/// What to say when no window is left.
+fn nothing(query: &Query, outcome: &Outcome) -> Failure {
+    let paths: Vec<_> = query.paths.iter().map(|path| path.display().to_string()).collect();
+    let read = outcome.inputs + outcome.outside;
+    Failure::Data(if read == 0 {
+        format!("no .jsonl or .jsonl.gz file in {}", paths.join(", "))
+    } else {
+        format!(
+            "no window in {} ({read} files) is of the time and hosts asked for",
+            paths.join(", ")
+        )
+    })
+}
+
+impl SourceArgs {
+    fn query(&self, now: &Zoned) -> Result<Query, Failure> {
+        let instant = |text: &Option<String>| {
+            let parse = |text: &String| times::parse_instant(text, now);
+            text.as_ref().map(parse).transpose().map_err(Failure::Usage)
+        };
+        let range = TimeRange { since_us: instant(&self.since)?, until_us: instant(&self.until)? };
+        if let (Some(since), Some(until)) = (range.since_us, range.until_us)
+            && since >= until
+        {
+            return Err(Failure::Usage("--since is not before --until".into()));
+        }
+        Ok(Query { paths: self.paths.clone(), range, hosts: globs(&self.filter.host)? })
+    }
+}
+
+impl FilterArgs {
+    fn now(&self) -> Zoned {
+        let zone = if self.utc { TimeZone::UTC } else { TimeZone::system() };
+        Zoned::now().with_time_zone(zone)
+    }
+
+    fn threads(&self) -> usize {
+        self.threads.map_or_else(
+            || std::thread::available_parallelism().map_or(1, usize::from),
+            usize::from,
+        )
+    }
+
+    /// The rows that a report shows.
+    fn shown(&self) -> Shown {
+        let named = |operation| self.op.is_empty() || self.op.contains(&operation);
+        Shown { operations: operations(named), all: named(Operation::All) }
+    }
+
+    fn selection(&self, rows: Rows) -> Result<Selection, Failure> {
+        // The row of all operations needs each of them.
+        let every = self.op.is_empty() || self.op.contains(&Operation::All);
+        let some = operations(|operation| self.op.contains(&operation));
+        Ok(Selection { devices: globs(&self.device)?, operations: (!every).then_some(some), rows })
+    }
+
+    fn exit_code(&self, outcome: &Outcome) -> ExitCode {
+        ExitCode::from(u8::from(!self.lenient && !outcome.problems.is_empty()))
+    }
+}
+
+/// What `named` says of each operation, in the record's order.
+fn operations(named: impl Fn(Operation) -> bool) -> [bool; OPERATIONS] {
+    use Operation::{Discard, Flush, Other, Read, Write};
+    const { assert!(Operations::NAMES.len() == 5) };
+    [Read, Write, Flush, Discard, Other].map(named)
+}
+
+/// One matcher of all globs; none when there are none.
+fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
+    let usage = |error: globset::Error| Failure::Usage(error.to_string());
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(GlobBuilder::new(pattern).build().map_err(usage)?);
+    }
+    if patterns.is_empty() { Ok(None) } else { set.build().map(Some).map_err(usage) }
+}
