@@ -3,6 +3,7 @@
 
 pub mod aggregate;
 pub mod cli;
+pub mod diff;
 pub mod hist;
 pub mod summary;
 pub mod synthetic;

@@ -22,7 +22,7 @@ use lines::Event;
 pub use seen::{Coverage, Gap, Seen};
 pub use view::{DeviceView, InflightView, LineError, RecordView};
 
-/// Problems that are kept for each file; the rest are only counted.
+/// Problems of a kind that are kept for each file; the rest are only counted.
 const PROBLEMS_PER_FILE: usize = 5;
 /// Files may be rotated while they are read; so many times the directories are looked at again.
 const ROUNDS: usize = 3;
@@ -58,7 +58,7 @@ pub struct Query {
 }
 
 /// Something in the input that could not be used.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The input's name.
     pub input: String,
@@ -157,7 +157,10 @@ fn in_rounds(
         outcome.inputs += found.inputs.len();
     }
     let seen = lock(&seen);
-    outcome.problems.sort();
+    outcome.problems.sort_by(|a, b| {
+        let key = |p: &Problem| (p.line.is_none(), p.line);
+        a.input.cmp(&b.input).then_with(|| key(a).cmp(&key(b)))
+    });
     outcome.duplicates = seen.duplicates;
     outcome.coverage = seen.coverage();
     outcome
@@ -221,17 +224,24 @@ fn read_input(
             return problems.push(Problem { input: name, line: None, what });
         }
     };
-    let mut found = 0;
+    // Damage is the cause and bad lines its many effects: these must not crowd out that.
+    let (mut damages, mut bad_lines) = (0, 0);
     lines::for_each_line(stream, |number, event| {
         let Err(what) = take_event(query, &event, seen, sink) else { return };
-        found += 1;
-        if found <= PROBLEMS_PER_FILE {
+        let found = match event {
+            Event::Damage(_) => &mut damages,
+            Event::Line { .. } => &mut bad_lines,
+        };
+        *found += 1;
+        if *found <= PROBLEMS_PER_FILE {
             problems.push(Problem { input: name.clone(), line: Some(number), what });
         }
     });
-    if found > PROBLEMS_PER_FILE {
-        let what = format!("{} more lines could not be used", found - PROBLEMS_PER_FILE);
-        problems.push(Problem { input: name, line: None, what });
+    for (found, what) in [(damages, "more damaged places"), (bad_lines, "more lines of no use")] {
+        if found > PROBLEMS_PER_FILE {
+            let what = format!("{} {what}", found - PROBLEMS_PER_FILE);
+            problems.push(Problem { input: name.clone(), line: None, what });
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The command line of `blkiolat`: what was said, turned once into what it means.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -10,6 +10,7 @@ use jiff::Zoned;
 use jiff::tz::TimeZone;
 
 use super::aggregate::{Aggregate, OPERATIONS, Selection};
+use super::diff;
 use super::summary::{self, Shown, SortKey};
 use super::table::{self, Format};
 use super::times::{self, Rows};
@@ -34,6 +35,8 @@ pub struct Cli {
 pub enum Command {
     /// Count, rates, percentiles, errors and requests in flight by host, device and operation
     Report(ReportArgs),
+    /// Two times, hosts, fleets or archives side by side, the greatest change first
+    Diff(DiffArgs),
 }
 
 /// What to read.
@@ -114,6 +117,42 @@ pub struct ReportArgs {
     pub format: Format,
 }
 
+/// Options of `diff`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A and B are each one of
+  a range of time:   yesterday, 2026-11-22, 09:00..10:00, \"2h ago..now\"
+  an archive:        any PATH that exists
+  a choice of both:  host=GLOB,since=TIME,until=TIME,path=PATH (any of these)
+
+Examples:
+  blkiolat diff yesterday today
+  blkiolat diff host=db-17 host=db-18 /archives
+  blkiolat diff /archives/before /archives/after")]
+pub struct DiffArgs {
+    /// What to compare with
+    #[arg(value_name = "A")]
+    pub a: String,
+    /// What is compared
+    #[arg(value_name = "B")]
+    pub b: String,
+    /// Files and directories to read where A and B do not say
+    #[arg(value_name = "PATH", default_value = "/var/log/blkiolatd")]
+    pub paths: Vec<PathBuf>,
+    /// Which of it
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Take the hosts of each side together even if the sides have hosts in common
+    #[arg(long)]
+    pub merge_hosts: bool,
+    /// Only the N greatest changes
+    #[arg(long, value_name = "N")]
+    pub top: Option<usize>,
+    /// How to write the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
 /// Why the program ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -158,6 +197,7 @@ pub fn main() -> ExitCode {
 fn run(command: &Command, out: &mut dyn Write, log: &mut dyn Write) -> Result<ExitCode, Failure> {
     match command {
         Command::Report(args) => report(args, out, log),
+        Command::Diff(args) => diff(args, out, log),
     }
 }
 
@@ -192,6 +232,67 @@ fn report(
     let hosts = summary::hosts(&aggregate, &outcome.coverage, zone);
     table::write(out, args.format, &hosts, &rows, zone)?;
     Ok(args.source.filter.exit_code(&outcome))
+}
+
+fn diff(args: &DiffArgs, out: &mut dyn Write, log: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let now = args.filter.now();
+    let selection = args.filter.selection(Rows::default())?;
+    let mut code = ExitCode::SUCCESS;
+    let mut side = |text: &str| {
+        let query = side(text, &now, &args.paths, &args.filter.host)?;
+        let (sums, outcome) = aggregate(&query, &selection, args.filter.threads());
+        state_problems(&outcome, log);
+        if outcome.coverage.is_empty() {
+            return Err(nothing(&query, &outcome));
+        }
+        if args.filter.is_incomplete(&outcome) {
+            code = ExitCode::FAILURE;
+        }
+        Ok(sums)
+    };
+    let (a, b) = (side(&args.a)?, side(&args.b)?);
+    let mut changes = diff::compare(&a, &b, args.filter.shown(), args.merge_hosts);
+    changes.truncate(args.top.unwrap_or(usize::MAX));
+    diff::write(out, args.format, [&args.a, &args.b], &changes)?;
+    Ok(code)
+}
+
+/// What one side of a comparison means: an archive that exists, a range of time, or a choice.
+fn side(text: &str, now: &Zoned, paths: &[PathBuf], hosts: &[String]) -> Result<Query, Failure> {
+    let mut query =
+        Query { paths: paths.to_vec(), range: TimeRange::default(), hosts: globs(hosts)? };
+    if Path::new(text).exists() {
+        query.paths = vec![text.into()];
+        return Ok(query);
+    }
+    if let Some(range) = times::parse_range(text, now) {
+        query.range = range.map_err(Failure::Usage)?;
+        return Ok(query);
+    }
+    let mut paths = Vec::new();
+    let mut hosts = Vec::new();
+    for choice in text.split(',') {
+        let instant = |value: &str| times::parse_instant(value, now).map_err(Failure::Usage);
+        match choice.split_once('=') {
+            Some(("host", value)) => hosts.push(value.to_owned()),
+            Some(("path", value)) => paths.push(value.into()),
+            Some(("since", value)) => query.range.since_us = Some(instant(value)?),
+            Some(("until", value)) => query.range.until_us = Some(instant(value)?),
+            _ => {
+                return Err(Failure::Usage(format!(
+                    "`{text}` is no path that exists, no range of time (yesterday, 2026-11-22, \
+                     09:00..10:00) and no choice (host=GLOB,since=TIME,until=TIME,path=PATH)"
+                )));
+            }
+        }
+    }
+    if !paths.is_empty() {
+        query.paths = paths;
+    }
+    if !hosts.is_empty() {
+        query.hosts = globs(&hosts)?;
+    }
+    Ok(query)
 }
 
 /// Reads and adds up everything that `query` and `selection` ask for.
@@ -270,8 +371,13 @@ impl FilterArgs {
         Ok(Selection { devices: globs(&self.device)?, operations: (!every).then_some(some), rows })
     }
 
+    /// Whether something could not be used, and the user wants to be told by the exit code.
+    fn is_incomplete(&self, outcome: &Outcome) -> bool {
+        !self.lenient && !outcome.problems.is_empty()
+    }
+
     fn exit_code(&self, outcome: &Outcome) -> ExitCode {
-        ExitCode::from(u8::from(!self.lenient && !outcome.problems.is_empty()))
+        if self.is_incomplete(outcome) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 }
 
