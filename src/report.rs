@@ -4,7 +4,9 @@
 pub mod aggregate;
 pub mod cli;
 pub mod diff;
+pub mod heatmap;
 pub mod hist;
+pub mod output;
 pub mod summary;
 pub mod synthetic;
 pub mod table;

@@ -206,6 +206,16 @@ impl Aggregate {
         Self { selection, hosts: BTreeMap::new() }
     }
 
+    /// Goes over to wider rows, each of which must be a union of those so far.
+    pub fn set_rows(&mut self, rows: Rows) {
+        for by_time in self.hosts.values_mut() {
+            for (begin, row) in std::mem::take(by_time) {
+                by_time.entry(rows.begin_us(begin)).or_default().merge(&row);
+            }
+        }
+        self.selection.rows = rows;
+    }
+
     /// Adds all of `other`, which has other windows of the same selection.
     pub fn merge(&mut self, other: Self) {
         for (host, rows) in other.hosts {

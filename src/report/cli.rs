@@ -1,6 +1,6 @@
 //! The command line of `blkiolat`: what was said, turned once into what it means.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,6 +11,10 @@ use jiff::tz::TimeZone;
 
 use super::aggregate::{Aggregate, OPERATIONS, Selection};
 use super::diff;
+use super::heatmap::png::Theme;
+use super::heatmap::terminal::Depth;
+use super::heatmap::{self, Collector};
+use super::output;
 use super::summary::{self, Shown, SortKey};
 use super::table::{self, Format};
 use super::times::{self, Rows};
@@ -37,6 +41,8 @@ pub enum Command {
     Report(ReportArgs),
     /// Two times, hosts, fleets or archives side by side, the greatest change first
     Diff(DiffArgs),
+    /// Latency over time as a heat map: in the terminal, SVG, PNG or one self-contained page
+    Heatmap(HeatmapArgs),
 }
 
 /// What to read.
@@ -63,7 +69,7 @@ pub struct FilterArgs {
     #[arg(short, long, value_name = "GLOB")]
     pub device: Vec<String>,
     /// Only these operations (repeatable, or with commas)
-    #[arg(short, long, value_name = "OP", value_delimiter = ',')]
+    #[arg(long, value_name = "OP", value_delimiter = ',')]
     pub op: Vec<Operation>,
     /// Only hosts whose name matches this glob (repeatable)
     #[arg(long, value_name = "GLOB")]
@@ -153,6 +159,29 @@ pub struct DiffArgs {
     pub format: Format,
 }
 
+/// Options of `heatmap`.
+#[derive(Debug, Args)]
+pub struct HeatmapArgs {
+    /// What to read
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Write to this file: .svg, .png or .html; without it the terminal shows the map
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Show only the N busiest of the chosen devices and operations [default: 6; in a page all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub top: Option<u16>,
+    /// Colours of a picture [default: SVG and page as the viewer prefers, PNG light]
+    #[arg(long, value_enum)]
+    pub theme: Option<Theme>,
+    /// Colours in the terminal [default: what it can show]
+    #[arg(long, value_enum)]
+    pub colour: Option<Depth>,
+    /// Columns of the terminal [default: as many as it has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(20..=1000))]
+    pub width: Option<u16>,
+}
+
 /// Why the program ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -198,6 +227,7 @@ fn run(command: &Command, out: &mut dyn Write, log: &mut dyn Write) -> Result<Ex
     match command {
         Command::Report(args) => report(args, out, log),
         Command::Diff(args) => diff(args, out, log),
+        Command::Heatmap(args) => heatmap(args, out, log),
     }
 }
 
@@ -255,6 +285,94 @@ fn diff(args: &DiffArgs, out: &mut dyn Write, log: &mut dyn Write) -> Result<Exi
     changes.truncate(args.top.unwrap_or(usize::MAX));
     diff::write(out, args.format, [&args.a, &args.b], &changes)?;
     Ok(code)
+}
+
+fn heatmap(
+    args: &HeatmapArgs,
+    out: &mut dyn Write,
+    log: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let now = args.source.filter.now();
+    let picture = args.output.as_deref().map(Picture::of).transpose()?;
+    let query = args.source.query(&now)?;
+    let selection = args.source.filter.selection(Rows::default())?;
+    let collector = || Collector::new(selection.clone());
+    let (parts, outcome) = reader::read(&query, args.source.filter.threads(), collector);
+    state_problems(&outcome, log);
+    let mut whole = collector();
+    parts.into_iter().for_each(|part| whole.merge(part));
+    let terminal = || terminal_size::terminal_size().map_or(100, |(width, _)| width.0);
+    let columns = match picture {
+        None => heatmap::terminal::columns(args.width.unwrap_or_else(terminal).into()),
+        Some(Picture::Page) => heatmap::draw::COLUMNS * 2,
+        Some(_) => heatmap::draw::COLUMNS,
+    };
+    let map = whole.map(columns, args.source.filter.shown(), now.time_zone());
+    let mut map = map.ok_or_else(|| nothing(&query, &outcome))?;
+    if map.panels.is_empty() {
+        return Err(Failure::Data("no request of the devices and operations asked for".into()));
+    }
+    let all = if picture == Some(Picture::Page) { usize::MAX } else { 6 };
+    let most = args.top.map_or(all, usize::from);
+    if map.panels.len() > most {
+        let _ = writeln!(
+            log,
+            "blkiolat: {} of {} devices and operations are shown; --top, --device, --op and \
+             --host choose others",
+            most,
+            map.panels.len()
+        );
+        map.panels.truncate(most);
+    }
+    match (&args.output, picture) {
+        (Some(path), Some(picture)) => {
+            let bytes = picture.render(&map, args.theme)?;
+            output::replace(path, &bytes).map_err(|error| {
+                Failure::Data(format!("cannot write {}: {error}", path.display()))
+            })?;
+        }
+        _ => {
+            let variable = |name: &str| std::env::var(name).ok();
+            let depth = args
+                .colour
+                .unwrap_or_else(|| Depth::of_environment(io::stdout().is_terminal(), variable));
+            heatmap::terminal::write(out, &map, depth)?;
+        }
+    }
+    Ok(args.source.filter.exit_code(&outcome))
+}
+
+/// A kind of file that a heat map can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Picture {
+    Svg,
+    Png,
+    Page,
+}
+
+impl Picture {
+    fn of(path: &Path) -> Result<Self, Failure> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("svg") => Ok(Self::Svg),
+            Some("png") => Ok(Self::Png),
+            Some("html" | "htm") => Ok(Self::Page),
+            _ => Err(Failure::Usage(format!(
+                "--output {}: expected a name that ends in .svg, .png or .html",
+                path.display()
+            ))),
+        }
+    }
+
+    fn render(self, map: &heatmap::Map, theme: Option<Theme>) -> Result<Vec<u8>, Failure> {
+        let failure = |error: io::Error| Failure::Data(format!("cannot draw the map: {error}"));
+        match self {
+            Self::Svg => Ok(heatmap::svg::render(map, theme).into_bytes()),
+            Self::Png => heatmap::png::render(map, theme.unwrap_or(Theme::Light)).map_err(failure),
+            Self::Page => {
+                heatmap::html::render(map, theme).map(String::into_bytes).map_err(failure)
+            }
+        }
+    }
 }
 
 /// What one side of a comparison means: an archive that exists, a range of time, or a choice.

@@ -22,6 +22,8 @@ enum Step {
     Seconds(i64),
     /// Whole days, counted from 1970-01-01.
     Days(i64),
+    /// Seconds from the Unix epoch on, whatever the zone.
+    Epoch(i64),
 }
 
 /// What was expected of a time that cannot be understood.
@@ -118,6 +120,13 @@ impl Rows {
         Ok(Self { step: Some(step), zone: Some(zone) })
     }
 
+    /// Rows of `seconds` (at least 1), counted from the Unix epoch whatever the time zone: each
+    /// width that is a multiple of another has rows that are unions of the other's.
+    #[must_use]
+    pub fn epoch(seconds: i64) -> Self {
+        Self { step: Some(Step::Epoch(seconds.max(1))), zone: None }
+    }
+
     /// Whether time is cut at all.
     #[must_use]
     pub fn is_cut(&self) -> bool {
@@ -131,20 +140,26 @@ impl Rows {
     }
 
     fn begin(&self, at_us: i64) -> Option<i64> {
-        let (step, zone) = (self.step?, self.zone.as_ref()?);
-        let zoned = Timestamp::from_microsecond(at_us).ok()?.to_zoned(zone.clone());
-        match step {
+        let zoned = || {
+            let zone = self.zone.as_ref()?.clone();
+            Some(Timestamp::from_microsecond(at_us).ok()?.to_zoned(zone))
+        };
+        match self.step? {
+            Step::Epoch(seconds) => {
+                let step_us = seconds.saturating_mul(1_000_000);
+                Some(at_us.div_euclid(step_us) * step_us)
+            }
             Step::Seconds(seconds) => {
-                let midnight = zoned.start_of_day().ok()?.timestamp().as_microsecond();
+                let midnight = zoned()?.start_of_day().ok()?.timestamp().as_microsecond();
                 let step_us = seconds * 1_000_000;
                 Some(midnight + (at_us - midnight).div_euclid(step_us) * step_us)
             }
             Step::Days(days) => {
                 let epoch = Date::constant(1970, 1, 1);
-                let day = i64::from(zoned.date().since(epoch).ok()?.get_days());
+                let day = i64::from(zoned()?.date().since(epoch).ok()?.get_days());
                 let first = day.div_euclid(days) * days;
                 let date = epoch.checked_add(Span::new().try_days(first).ok()?).ok()?;
-                Some(date.to_zoned(zone.clone()).ok()?.timestamp().as_microsecond())
+                Some(date.to_zoned(self.zone.as_ref()?.clone()).ok()?.timestamp().as_microsecond())
             }
         }
     }
