@@ -59,15 +59,14 @@ pub enum Anchor {
 pub trait Canvas {
     /// A filled rectangle.
     fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, ink: Ink);
-    /// A line through all points, `dash` long and as far apart if not 0.
-    fn line(&mut self, points: &[(f64, f64)], width: f64, dash: f64, ink: Ink);
+    /// A line through all points.
+    fn line(&mut self, points: &[(f64, f64)], width: f64, ink: Ink);
     /// A text on the baseline `y`.
     fn text(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, text: &str, ink: Ink);
 }
 
 /// The lines over a heat map: name and quantile.
 pub const LINES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
-const DASHES: [f64; 3] = [0.0, 0.0, 6.0];
 
 /// Height of a picture with so many panels.
 #[must_use]
@@ -153,13 +152,13 @@ impl Plot {
     fn axes(&self, canvas: &mut impl Canvas, map: &Map) {
         for (ns, label) in latency_ticks(self.low, self.high) {
             let y = self.y(ns);
-            canvas.line(&[(LEFT, y), (LEFT + self.width, y)], 1.0, 0.0, Ink::Grid);
+            canvas.line(&[(LEFT, y), (LEFT + self.width, y)], 1.0, Ink::Grid);
             canvas.text(LEFT - 8.0, y + 4.0, 12.0, Anchor::End, &label, Ink::Muted);
         }
         let bottom = self.top + self.height;
         for (at_us, label) in time_ticks(map) {
             let x = self.x((at_us - map.begin_us) as f64 / map.width_us as f64);
-            canvas.line(&[(x, self.top), (x, bottom + 5.0)], 1.0, 0.0, Ink::Grid);
+            canvas.line(&[(x, self.top), (x, bottom + 5.0)], 1.0, Ink::Grid);
             canvas.text(x, bottom + 19.0, 12.0, Anchor::Middle, &label, Ink::Muted);
         }
     }
@@ -182,8 +181,8 @@ impl Plot {
         for (line, (name, quantile)) in LINES.into_iter().enumerate().rev() {
             let mut last = None;
             for stretch in self.stretches(panel, quantile) {
-                canvas.line(&stretch, 4.0, 0.0, Ink::Halo);
-                canvas.line(&stretch, 1.8, DASHES[line], Ink::Line(line));
+                canvas.line(&stretch, 4.0, Ink::Halo);
+                canvas.line(&stretch, 1.8, Ink::Line(line));
                 last = stretch.last().copied();
             }
             if let Some((_, y)) = last {
@@ -236,7 +235,7 @@ impl Plot {
         for decade in 0..=Scale::DECADES as i32 {
             let share = scale.most / 10f64.powi(decade);
             let y = bottom - bar * scale.place(share);
-            canvas.line(&[(x + 14.0, y), (x + 18.0, y)], 1.0, 0.0, Ink::Muted);
+            canvas.line(&[(x + 14.0, y), (x + 18.0, y)], 1.0, Ink::Muted);
             canvas.text(x + 22.0, y + 4.0, 12.0, Anchor::Start, &percent(share), Ink::Muted);
         }
         for (line, text) in ["share of the", "column's I/O"].into_iter().enumerate() {

@@ -113,32 +113,6 @@ impl Raster<'_> {
     }
 }
 
-/// Cuts a line into dashes, each a line of its own.
-fn dashes(points: &[(f64, f64)], dash: f64) -> Vec<Vec<(f64, f64)>> {
-    if dash <= 0.0 {
-        return vec![points.to_vec()];
-    }
-    let mut parts: Vec<Vec<(f64, f64)>> = Vec::new();
-    let mut walked = 0.0f64;
-    for pair in points.windows(2) {
-        let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
-        let length = (x1 - x0).hypot(y1 - y0);
-        let mut from = 0.0;
-        while from < length {
-            let on = (walked / dash) as u64 % 2 == 0;
-            let to = (from + dash - walked % dash).min(length);
-            let at = |part: f64| (x0 + (x1 - x0) * part / length, y0 + (y1 - y0) * part / length);
-            if on {
-                parts.push(vec![at(from), at(to)]);
-            }
-            // A remainder too small to count would never end.
-            walked += (to - from).max(1e-6);
-            from = to.max(from + 1e-6);
-        }
-    }
-    parts
-}
-
 impl Canvas for Raster<'_> {
     fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, ink: Ink) {
         let rgb = colour(self.theme, ink);
@@ -152,14 +126,12 @@ impl Canvas for Raster<'_> {
         }
     }
 
-    fn line(&mut self, points: &[(f64, f64)], width: f64, dash: f64, ink: Ink) {
+    fn line(&mut self, points: &[(f64, f64)], width: f64, ink: Ink) {
         let opacity = if ink == Ink::Halo { 0.75 } else { 1.0 };
         let ink = (colour(self.theme, ink), opacity);
         let points: Vec<_> = points.iter().map(|&(x, y)| (x * PIXELS, y * PIXELS)).collect();
-        for part in dashes(&points, dash * PIXELS) {
-            for pair in part.windows(2) {
-                self.segment(pair[0], pair[1], width * PIXELS / 2.0, ink);
-            }
+        for pair in points.windows(2) {
+            self.segment(pair[0], pair[1], width * PIXELS / 2.0, ink);
         }
     }
 
@@ -202,16 +174,6 @@ impl Canvas for Raster<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dashes_have_their_length() {
-        let parts = dashes(&[(0.0, 0.0), (10.0, 0.0), (10.0, 10.0)], 3.0);
-        let length: f64 =
-            parts.iter().map(|part| (part[1].0 - part[0].0).hypot(part[1].1 - part[0].1)).sum();
-        // 0-3, 6-9, 12-15, 18-20 of 20.
-        assert!((length - 11.0).abs() < 1e-3, "{length}");
-        assert_eq!(dashes(&[(0.0, 0.0), (1.0, 1.0)], 0.0).len(), 1);
-    }
 
     /// WCAG: 4.5 to 1 for text, 3 to 1 for lines.
     #[test]

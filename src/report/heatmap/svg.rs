@@ -106,7 +106,7 @@ impl Canvas for Svg {
         );
     }
 
-    fn line(&mut self, points: &[(f64, f64)], width: f64, dash: f64, ink: Ink) {
+    fn line(&mut self, points: &[(f64, f64)], width: f64, ink: Ink) {
         self.flush();
         let class = match ink {
             Ink::Line(line) => format!("l{line}"),
@@ -116,12 +116,11 @@ impl Canvas for Svg {
         };
         let points: Vec<_> =
             points.iter().map(|&(x, y)| format!("{},{}", number(x), number(y))).collect();
-        let dash = if dash > 0.0 { format!(" stroke-dasharray=\"{dash}\"") } else { String::new() };
         let soft = if ink == Ink::Halo { " stroke-opacity=\"0.75\"" } else { "" };
         let _ = writeln!(
             self.body,
             "<polyline class=\"{class}\" fill=\"none\" stroke-width=\"{width}\" \
-             stroke-linejoin=\"round\"{dash}{soft} points=\"{}\"/>",
+             stroke-linejoin=\"round\"{soft} points=\"{}\"/>",
             points.join(" ")
         );
     }
