@@ -16,5 +16,6 @@ pub mod logging;
 pub mod permission;
 pub mod probe;
 pub mod record;
+pub mod report;
 pub mod snapshot;
 pub mod terminal;

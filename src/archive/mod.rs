@@ -16,6 +16,7 @@ mod faults;
 pub mod names;
 mod place;
 pub mod queue;
+pub mod reader;
 mod recorder;
 mod retention;
 mod rotation;

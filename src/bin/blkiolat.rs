@@ -1,2 +1,7 @@
 //! The archive reader's entry point.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    blkiolatd::report::cli::main()
+}

@@ -1,0 +1,293 @@
+//! Reads records from any mix of active files, segments, archives, directories and pipes: in
+//! bounded memory, on all cores, past damage, each window once.
+
+pub mod files;
+mod lines;
+mod seen;
+mod view;
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use globset::GlobSet;
+
+pub use files::Input;
+use lines::Event;
+pub use seen::{Coverage, Gap, Seen};
+pub use view::{DeviceView, InflightView, LineError, RecordView};
+
+/// Problems of a kind that are kept for each file; the rest are only counted.
+const PROBLEMS_PER_FILE: usize = 5;
+/// Files may be rotated while they are read; so many times the directories are looked at again.
+const ROUNDS: usize = 3;
+
+/// A range of time, µs since the Unix epoch; what is not given is open. A window belongs to the
+/// range that its middle lies in, so that neighbouring ranges share none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeRange {
+    /// First instant of the range.
+    pub since_us: Option<i64>,
+    /// First instant behind the range.
+    pub until_us: Option<i64>,
+}
+
+impl TimeRange {
+    /// Whether `at_us` lies in the range.
+    #[must_use]
+    pub fn contains(&self, at_us: i64) -> bool {
+        self.since_us.is_none_or(|since| at_us >= since)
+            && self.until_us.is_none_or(|until| at_us < until)
+    }
+}
+
+/// Which records to read.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Files and directories; `-` is standard input.
+    pub paths: Vec<PathBuf>,
+    /// Windows of this time.
+    pub range: TimeRange,
+    /// Windows of these hosts; none: of all.
+    pub hosts: Option<GlobSet>,
+}
+
+/// Something in the input that could not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The input's name.
+    pub input: String,
+    /// Number of the line, from 1; none when it is not about a line.
+    pub line: Option<u64>,
+    /// What is wrong, as the end of a sentence that begins with the place.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}: line {line} {}", self.input, self.what),
+            None => write!(f, "{}: {}", self.input, self.what),
+        }
+    }
+}
+
+/// How the reading went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// What could not be used, by input and line; at most a few for each input and then a count.
+    pub problems: Vec<Problem>,
+    /// Inputs that were read.
+    pub inputs: usize,
+    /// Files that were not opened because the range leaves them out.
+    pub outside: usize,
+    /// Windows that were met again and not counted again.
+    pub duplicates: u64,
+    /// What was read of each host.
+    pub coverage: BTreeMap<String, Coverage>,
+}
+
+/// Takes the records that a [`Query`] asks for.
+pub trait Sink {
+    /// Takes one record.
+    fn take(&mut self, record: &RecordView<'_>);
+}
+
+impl<F: FnMut(&RecordView<'_>)> Sink for F {
+    fn take(&mut self, record: &RecordView<'_>) {
+        self(record);
+    }
+}
+
+/// Reads everything that `query` asks for into sinks made by `make`, one per thread, in no
+/// particular order. `threads` is limited to the number of inputs and at least 1.
+pub fn read<S: Sink + Send>(
+    query: &Query,
+    threads: usize,
+    make: impl Fn() -> S + Sync,
+) -> (Vec<S>, Outcome) {
+    let mut sinks = Vec::new();
+    let outcome = in_rounds(query, |inputs, seen, problems| {
+        let (more, found) = read_inputs(query, inputs, threads, seen, &make);
+        sinks.extend(more);
+        problems.extend(found);
+    });
+    (sinks, outcome)
+}
+
+/// Reads everything that `query` asks for into one sink: hosts' directories and outputs one after
+/// the other, the records of each in order of time.
+pub fn read_in_order(query: &Query, sink: &mut impl Sink) -> Outcome {
+    in_rounds(query, |inputs, seen, problems| {
+        for input in inputs {
+            read_input(query, input, seen, sink, problems);
+        }
+    })
+}
+
+/// Looks for inputs, has them read, and looks again: a file that was rotated in between is found
+/// the second time, and what of it was read already does not count again.
+fn in_rounds(
+    query: &Query,
+    mut read: impl FnMut(&[Input], &Mutex<Seen>, &mut Vec<Problem>),
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    let seen = Mutex::new(Seen::default());
+    let mut done = HashSet::new();
+    for round in 0..ROUNDS {
+        let mut found = files::find(&query.paths, &query.range);
+        found.inputs.retain(|input| done.insert(without_gz(input)));
+        if round == 0 {
+            outcome.outside = found.outside;
+            outcome.problems.extend(found.errors.into_iter().map(|(input, error)| Problem {
+                input,
+                line: None,
+                what: format!("cannot be read: {error}"),
+            }));
+        }
+        if found.inputs.is_empty() {
+            break;
+        }
+        read(&found.inputs, &seen, &mut outcome.problems);
+        outcome.inputs += found.inputs.len();
+    }
+    let seen = lock(&seen);
+    outcome.problems.sort_by(|a, b| {
+        let key = |p: &Problem| (p.line.is_none(), p.line);
+        a.input.cmp(&b.input).then_with(|| key(a).cmp(&key(b)))
+    });
+    outcome.duplicates = seen.duplicates;
+    outcome.coverage = seen.coverage();
+    outcome
+}
+
+/// A segment and its archive have the same content; other files with and without `.gz` need not.
+fn without_gz(input: &Input) -> Input {
+    let Input::File(path) = input else { return input.clone() };
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    if name.ends_with(".gz") && files::parse_name(name).is_some() {
+        Input::File(path.with_extension(""))
+    } else {
+        input.clone()
+    }
+}
+
+fn read_inputs<S: Sink + Send>(
+    query: &Query,
+    inputs: &[Input],
+    threads: usize,
+    seen: &Mutex<Seen>,
+    make: &(impl Fn() -> S + Sync),
+) -> (Vec<S>, Vec<Problem>) {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new((Vec::new(), Vec::new()));
+    let work = || {
+        let mut sink = make();
+        let mut problems = Vec::new();
+        while let Some(input) = inputs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            read_input(query, input, seen, &mut sink, &mut problems);
+        }
+        let mut results = lock(&results);
+        results.0.push(sink);
+        results.1.extend(problems);
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(inputs.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    results.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read_input(
+    query: &Query,
+    input: &Input,
+    seen: &Mutex<Seen>,
+    sink: &mut impl Sink,
+    problems: &mut Vec<Problem>,
+) {
+    let name = input.name();
+    let opened: io::Result<Box<dyn Read>> = match input {
+        Input::Stdin => Ok(Box::new(io::stdin().lock())),
+        Input::File(path) => open(path).map(|file| Box::new(file) as _),
+    };
+    let stream = match opened {
+        Ok(stream) => stream,
+        Err(error) => {
+            let what = format!("cannot be opened: {error}");
+            return problems.push(Problem { input: name, line: None, what });
+        }
+    };
+    // Damage is the cause and bad lines its many effects: these must not crowd out that.
+    let (mut damages, mut bad_lines) = (0, 0);
+    lines::for_each_line(stream, |number, event| {
+        let Err(what) = take_event(query, &event, seen, sink) else { return };
+        let found = match event {
+            Event::Damage(_) => &mut damages,
+            Event::Line { .. } => &mut bad_lines,
+        };
+        *found += 1;
+        if *found <= PROBLEMS_PER_FILE {
+            problems.push(Problem { input: name.clone(), line: Some(number), what });
+        }
+    });
+    for (found, what) in [(damages, "more damaged places"), (bad_lines, "more lines of no use")] {
+        if found > PROBLEMS_PER_FILE {
+            let what = format!("{} {what}", found - PROBLEMS_PER_FILE);
+            problems.push(Problem { input: name.clone(), line: None, what });
+        }
+    }
+}
+
+/// Opens a file, or its archive when it was compressed since it was found.
+fn open(path: &PathBuf) -> io::Result<File> {
+    File::open(path).or_else(|error| {
+        let mut archive = path.clone().into_os_string();
+        archive.push(".gz");
+        if error.kind() == io::ErrorKind::NotFound {
+            File::open(archive).map_err(|_| error)
+        } else {
+            Err(error)
+        }
+    })
+}
+
+fn take_event(
+    query: &Query,
+    event: &Event<'_>,
+    seen: &Mutex<Seen>,
+    sink: &mut impl Sink,
+) -> Result<(), String> {
+    let (bytes, complete) = match event {
+        Event::Line { bytes, complete } => (bytes, complete),
+        Event::Damage(what) => return Err(what.clone()),
+    };
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(());
+    }
+    let record = RecordView::parse(bytes).map_err(|error| {
+        if *complete { error.to_string() } else { format!("is torn (no newline): {error}") }
+    })?;
+    if !query.range.contains(record.middle_us())
+        || query.hosts.as_ref().is_some_and(|hosts| !hosts.is_match(&*record.host))
+    {
+        return Ok(());
+    }
+    let (end_us, length_us) = (record.end_us(), record.length_us());
+    if lock(seen).insert(&record.host, &record.boot_id, record.seq, end_us, length_us) {
+        sink.take(&record);
+    }
+    Ok(())
+}
+
+/// A thread that panicked while it held the lock leaves nothing half done that matters here: the
+/// panic itself is passed on when its thread is joined.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

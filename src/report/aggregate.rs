@@ -1,0 +1,264 @@
+//! Sums of records: by host, row of time, device and operation.
+//!
+//! Everything is integers and maxima, so that the result is the same to the last digit in
+//! whatever order, and on however many threads, the records were read.
+
+use std::collections::BTreeMap;
+
+use globset::GlobSet;
+
+use super::hist::Hist;
+use super::times::Rows;
+use crate::archive::reader::{DeviceView, InflightView, RecordView, Sink};
+use crate::record::{Audit, OperationStats, Operations};
+
+/// Number of operations that a record tells apart.
+pub const OPERATIONS: usize = Operations::NAMES.len();
+
+/// What to add up.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Devices; none: all.
+    pub devices: Option<GlobSet>,
+    /// Operations, in the order of [`Operations::NAMES`]; none: all.
+    pub operations: Option<[bool; OPERATIONS]>,
+    /// How time is cut into rows.
+    pub rows: Rows,
+}
+
+/// One operation of one device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests finally completed.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Sum of their latencies, ns.
+    pub sum_ns: u128,
+    /// Largest of their latencies, ns.
+    pub max_ns: u64,
+    /// Those with an error.
+    pub errors: u64,
+    /// Their latencies.
+    pub hist: Hist,
+}
+
+/// One device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// By operation, in the order of [`Operations::NAMES`].
+    pub operations: [Totals; OPERATIONS],
+    /// Requests given back to the queue.
+    pub requeues: u64,
+    /// Integral of the number in flight over time, in millionths of a request · µs.
+    pub inflight_integral: u128,
+    /// Most in flight at one time.
+    pub inflight_max: u64,
+    /// Greatest age that a request had reached when a window ended, ns.
+    pub oldest_ns: u64,
+}
+
+/// One host in one row of time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostRow {
+    /// Windows.
+    pub windows: u64,
+    /// Their lengths together, µs.
+    pub time_us: u64,
+    /// What could not be measured.
+    pub audit: Audit,
+    /// By name.
+    pub devices: BTreeMap<String, Device>,
+}
+
+/// Sums by host and row of time (its begin, µs since the Unix epoch; 0 when time is not cut).
+#[derive(Clone, Debug, Default)]
+pub struct Aggregate {
+    selection: Selection,
+    /// The sums.
+    pub hosts: BTreeMap<String, BTreeMap<i64, HostRow>>,
+}
+
+/// Nanoseconds of a number of microseconds as the record has it.
+fn ns(us: f64) -> u64 {
+    (us * 1000.0).round() as u64
+}
+
+impl Totals {
+    fn add(&mut self, stats: &OperationStats) {
+        self.count = self.count.saturating_add(stats.total);
+        self.bytes = self.bytes.saturating_add(stats.bytes);
+        self.sum_ns = self.sum_ns.saturating_add((stats.sum_us * 1000.0).round() as u128);
+        self.max_ns = self.max_ns.max(ns(stats.max_us));
+        self.errors = self.errors.saturating_add(stats.errors);
+        self.hist.add(stats);
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+        self.max_ns = self.max_ns.max(other.max_ns);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.hist.merge(&other.hist);
+    }
+}
+
+impl Device {
+    fn add(&mut self, view: &DeviceView<'_>, selection: &Selection) {
+        for (place, (totals, stats)) in
+            self.operations.iter_mut().zip(by_place(&view.ops)).enumerate()
+        {
+            if let Some(stats) = stats
+                && selection.operations.is_none_or(|wanted| wanted[place])
+            {
+                totals.add(stats);
+            }
+        }
+        self.requeues = self.requeues.saturating_add(view.requeues);
+    }
+
+    fn add_inflight(&mut self, view: &InflightView<'_>, length_us: u64) {
+        let integral = (view.mean * length_us as f64 * 1e6).round() as u128;
+        self.inflight_integral = self.inflight_integral.saturating_add(integral);
+        self.inflight_max = self.inflight_max.max(view.max);
+        self.oldest_ns = self.oldest_ns.max(ns(view.oldest_us));
+    }
+
+    /// Adds all of `other`, of the same time.
+    pub fn merge(&mut self, other: &Self) {
+        for (totals, other) in self.operations.iter_mut().zip(&other.operations) {
+            totals.merge(other);
+        }
+        self.requeues = self.requeues.saturating_add(other.requeues);
+        self.inflight_integral = self.inflight_integral.saturating_add(other.inflight_integral);
+        self.inflight_max = self.inflight_max.max(other.inflight_max);
+        self.oldest_ns = self.oldest_ns.max(other.oldest_ns);
+    }
+
+    /// All operations together.
+    #[must_use]
+    pub fn all(&self) -> Totals {
+        let mut all = Totals::default();
+        for totals in &self.operations {
+            all.merge(totals);
+        }
+        all
+    }
+
+    /// Time-weighted mean number in flight over `time_us` microseconds.
+    #[must_use]
+    pub fn inflight_mean(&self, time_us: u64) -> f64 {
+        if time_us == 0 { 0.0 } else { self.inflight_integral as f64 / 1e6 / time_us as f64 }
+    }
+}
+
+/// The operations of a record by place, absent ones included.
+fn by_place(ops: &Operations) -> [Option<&OperationStats>; OPERATIONS] {
+    [&ops.read, &ops.write, &ops.flush, &ops.discard, &ops.other].map(Option::as_ref)
+}
+
+/// Adds `other` to `audit`, key by key.
+fn add_audit(audit: &mut Audit, other: &Audit) {
+    for (sum, more) in [
+        (&mut audit.untracked_completions, other.untracked_completions),
+        (&mut audit.inflight_table_full, other.inflight_table_full),
+        (&mut audit.device_table_full, other.device_table_full),
+        (&mut audit.probe_misses, other.probe_misses),
+        (&mut audit.dropped_snapshots, other.dropped_snapshots),
+    ] {
+        *sum = sum.saturating_add(more);
+    }
+}
+
+impl HostRow {
+    /// Lets `change` work on the device of that name, which is empty at first. (The map's entry
+    /// API would allocate a name for every record.)
+    fn with_device(&mut self, name: &str, change: impl FnOnce(&mut Device)) {
+        if let Some(device) = self.devices.get_mut(name) {
+            change(device);
+        } else {
+            change(self.devices.entry(name.to_owned()).or_default());
+        }
+    }
+
+    /// Adds what `other` has about its windows, without its devices.
+    pub fn add_time(&mut self, other: &Self) {
+        self.windows = self.windows.saturating_add(other.windows);
+        self.time_us = self.time_us.saturating_add(other.time_us);
+        add_audit(&mut self.audit, &other.audit);
+    }
+
+    /// Adds all of `other`: other windows, or (for a fleet) other hosts.
+    pub fn merge(&mut self, other: &Self) {
+        self.add_time(other);
+        for (name, device) in &other.devices {
+            self.with_device(name, |mine| mine.merge(device));
+        }
+    }
+}
+
+impl Aggregate {
+    /// An empty sum of what `selection` says.
+    #[must_use]
+    pub fn new(selection: Selection) -> Self {
+        Self { selection, hosts: BTreeMap::new() }
+    }
+
+    /// Goes over to wider rows, each of which must be a union of those so far.
+    pub fn set_rows(&mut self, rows: Rows) {
+        for by_time in self.hosts.values_mut() {
+            for (begin, row) in std::mem::take(by_time) {
+                by_time.entry(rows.begin_us(begin)).or_default().merge(&row);
+            }
+        }
+        self.selection.rows = rows;
+    }
+
+    /// Adds all of `other`, which has other windows of the same selection.
+    pub fn merge(&mut self, other: Self) {
+        for (host, rows) in other.hosts {
+            let mine = self.hosts.entry(host).or_default();
+            for (begin, row) in rows {
+                mine.entry(begin).or_default().merge(&row);
+            }
+        }
+    }
+
+    /// The sums of several threads as one.
+    #[must_use]
+    pub fn merged(parts: Vec<Self>) -> Self {
+        let mut parts = parts.into_iter();
+        let mut whole = parts.next().unwrap_or_default();
+        for part in parts {
+            whole.merge(part);
+        }
+        whole
+    }
+}
+
+impl Sink for Aggregate {
+    fn take(&mut self, record: &RecordView<'_>) {
+        let begin = self.selection.rows.begin_us(record.middle_us());
+        let host: &str = &record.host;
+        let rows = match self.hosts.get_mut(host) {
+            Some(rows) => rows,
+            None => self.hosts.entry(host.to_owned()).or_default(),
+        };
+        let row = rows.entry(begin).or_default();
+        let length_us = record.length_us();
+        row.windows += 1;
+        row.time_us = row.time_us.saturating_add(length_us);
+        add_audit(&mut row.audit, &record.audit);
+        let wanted = |name: &str| {
+            self.selection.devices.as_ref().is_none_or(|devices| devices.is_match(name))
+        };
+        for view in record.latency_histogram.iter().filter(|view| wanted(&view.device_name)) {
+            row.with_device(&view.device_name, |device| device.add(view, &self.selection));
+        }
+        for view in record.inflight.iter().filter(|view| wanted(&view.device_name)) {
+            row.with_device(&view.device_name, |device| device.add_inflight(view, length_us));
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The report as text: an aligned table for people, JSON, JSON Lines and CSV for programs.
+
+use std::io::{self, Write};
+
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::summary::{ALL, HostSummary, Row};
+use super::times;
+use super::units::{counted, duration, latency, printable, three_digits};
+
+/// Gaps of one host that the table names; the JSON has all.
+const GAPS_SHOWN: usize = 5;
+
+/// How a result is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Aligned columns for people.
+    #[default]
+    Table,
+    /// One JSON document.
+    Json,
+    /// Comma-separated values with a header, latencies in µs.
+    Csv,
+    /// One JSON object per line: first the hosts, then the rows.
+    Jsonl,
+}
+
+/// Bound of the error of a percentile, as the table states it.
+pub const ERROR_BOUND: &str = "Percentiles are within 1/32 (3.1 %) of the true value, below 2 µs \
+     within 62.5 ns; mean and max are exact.";
+/// The same where only log2 slots were recorded.
+pub const ERROR_BOUND_LOG2: &str =
+    "~ only log2 slots were recorded: the percentile is 0.75 to 1.5 times the true value.";
+
+/// Columns of text, the first `left` of them aligned left and the rest right.
+#[derive(Debug)]
+pub struct Columns {
+    left: usize,
+    lines: Vec<Vec<String>>,
+}
+
+impl Columns {
+    /// A table with a header.
+    #[must_use]
+    pub fn new(left: usize, header: &[&str]) -> Self {
+        Self { left, lines: vec![header.iter().map(|&name| name.to_owned()).collect()] }
+    }
+
+    /// Adds a line, which should have as many cells as the header.
+    pub fn push(&mut self, cells: Vec<String>) {
+        self.lines.push(cells);
+    }
+
+    /// Writes all lines, without blanks at their ends.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let columns = self.lines.first().map_or(0, Vec::len);
+        let width = |column: usize| {
+            let cells = self.lines.iter().filter_map(|line| line.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        for line in &self.lines {
+            let mut text = String::new();
+            for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
+                if column > 0 {
+                    text.push_str("  ");
+                }
+                if column < self.left {
+                    text.push_str(&format!("{cell:<width$}"));
+                } else {
+                    text.push_str(&format!("{cell:>width$}"));
+                }
+            }
+            writeln!(out, "{}", text.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a report.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(
+    out: &mut dyn Write,
+    format: Format,
+    hosts: &[HostSummary],
+    rows: &[Row],
+    zone: &TimeZone,
+) -> io::Result<()> {
+    match format {
+        Format::Table => table(out, hosts, rows, zone),
+        Format::Json => {
+            #[derive(Serialize)]
+            struct Document<'a> {
+                hosts: &'a [HostSummary],
+                rows: &'a [Row],
+            }
+            serde_json::to_writer_pretty(&mut *out, &Document { hosts, rows })?;
+            writeln!(out)
+        }
+        Format::Jsonl => {
+            for host in hosts {
+                json_line(out, "host", host)?;
+            }
+            for row in rows {
+                json_line(out, "row", row)?;
+            }
+            Ok(())
+        }
+        Format::Csv => csv(out, rows),
+    }
+}
+
+/// One object on one line, with its `type` in front.
+fn json_line(out: &mut dyn Write, kind: &str, value: &impl Serialize) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a, T> {
+        r#type: &'a str,
+        #[serde(flatten)]
+        value: &'a T,
+    }
+    serde_json::to_writer(&mut *out, &Line { r#type: kind, value })?;
+    writeln!(out)
+}
+
+/// The rows as CSV. The column `time` is there in any case, so that the columns never change.
+fn csv(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        time: Option<&'a str>,
+        host: &'a str,
+        device: &'a str,
+        operation: &'a str,
+        count: u64,
+        iops: f64,
+        bytes: u64,
+        mb_per_s: f64,
+        mean_us: Option<f64>,
+        p50_us: Option<f64>,
+        p90_us: Option<f64>,
+        p99_us: Option<f64>,
+        p999_us: Option<f64>,
+        max_us: Option<f64>,
+        resolution: &'a str,
+        errors: u64,
+        requeues: Option<u64>,
+        inflight_mean: Option<f64>,
+        inflight_max: Option<u64>,
+        oldest_us: Option<f64>,
+    }
+    let mut writer = csv::Writer::from_writer(out);
+    for row in rows {
+        let line = Line {
+            time: row.time.as_deref(),
+            host: &row.host,
+            device: &row.device,
+            operation: row.operation,
+            count: row.count,
+            iops: row.iops,
+            bytes: row.bytes,
+            mb_per_s: row.mb_per_s,
+            mean_us: row.mean_us,
+            p50_us: row.p50_us,
+            p90_us: row.p90_us,
+            p99_us: row.p99_us,
+            p999_us: row.p999_us,
+            max_us: row.max_us,
+            resolution: row.resolution,
+            errors: row.errors,
+            requeues: row.requeues,
+            inflight_mean: row.inflight_mean,
+            inflight_max: row.inflight_max,
+            oldest_us: row.oldest_us,
+        };
+        writer.serialize(line).map_err(io_error)?;
+    }
+    writer.flush()
+}
+
+/// The I/O error in a CSV error; a closed pipe must stay recognisable.
+pub(super) fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
+fn table(
+    out: &mut dyn Write,
+    hosts: &[HostSummary],
+    rows: &[Row],
+    zone: &TimeZone,
+) -> io::Result<()> {
+    for host in hosts {
+        write_host(out, host, zone)?;
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    columns(rows, zone).write(out)?;
+    writeln!(out, "\n{ERROR_BOUND}")?;
+    if rows.iter().any(|row| row.resolution == "log2") {
+        writeln!(out, "{ERROR_BOUND_LOG2}")?;
+    }
+    Ok(())
+}
+
+fn columns(rows: &[Row], zone: &TimeZone) -> Columns {
+    let cut = rows.iter().any(|row| row.time.is_some());
+    let many = rows.iter().any(|row| row.host != rows[0].host);
+    // Requeues and requests in flight are per device: shown where its row of all operations is.
+    let devices = rows.iter().any(|row| row.operation == ALL);
+    let mut header: Vec<&str> = Vec::new();
+    header.extend(many.then_some("HOST"));
+    header.extend(["DEVICE", "OP"]);
+    header.extend(cut.then_some("FROM"));
+    let left = header.len();
+    header.extend(["COUNT", "IOPS", "MB/S", "MEAN", "P50", "P90", "P99", "P99.9", "MAX", "ERRORS"]);
+    if devices {
+        header.extend(["REQUEUES", "IN FLIGHT", "MOST", "OLDEST"]);
+    }
+    let mut columns = Columns::new(left, &header);
+    for row in rows {
+        let mut cells = Vec::new();
+        cells.extend(many.then(|| printable(&row.host).into_owned()));
+        cells.extend([printable(&row.device).into_owned(), row.operation.to_owned()]);
+        cells.extend(cut.then(|| times::civil(row.begin_us, zone)));
+        let exact = |us: Option<f64>| us.map_or("-".into(), |us| latency(us * 1e3));
+        let near = |us: Option<f64>| {
+            let mark = if us.is_some() && row.resolution == "log2" { "~" } else { "" };
+            format!("{mark}{}", exact(us))
+        };
+        cells.extend([row.count.to_string(), three_digits(row.iops), three_digits(row.mb_per_s)]);
+        cells.push(exact(row.mean_us));
+        cells.extend([row.p50_us, row.p90_us, row.p99_us, row.p999_us].map(near));
+        cells.extend([exact(row.max_us), row.errors.to_string()]);
+        if devices {
+            let or_blank = |cell: Option<String>| cell.unwrap_or_default();
+            cells.extend([
+                or_blank(row.requeues.map(|count| count.to_string())),
+                or_blank(row.inflight_mean.map(three_digits)),
+                or_blank(row.inflight_max.map(|count| count.to_string())),
+                or_blank(row.oldest_us.map(
+                    |us| {
+                        if us > 0.0 { latency(us * 1e3) } else { "-".into() }
+                    },
+                )),
+            ]);
+        }
+        columns.push(cells);
+    }
+    columns
+}
+
+/// One host in words: what was read, and before anything else is believed, what is missing.
+fn write_host(out: &mut dyn Write, host: &HostSummary, zone: &TimeZone) -> io::Result<()> {
+    let (first_us, last_us) = host.range_us;
+    let span_us = last_us.saturating_sub(first_us);
+    writeln!(
+        out,
+        "{}: {} from {} to {} ({}), {}",
+        printable(&host.host),
+        counted(host.windows, "window"),
+        times::civil(first_us, zone),
+        times::civil(last_us, zone),
+        duration(span_us),
+        counted(host.runs, "run"),
+    )?;
+    let uncovered_us = span_us - (host.time_s * 1e6) as i64;
+    // A daemon that runs without a break misses some microseconds between its windows.
+    if uncovered_us > 1_000_000 && uncovered_us > span_us / 10_000 {
+        writeln!(out, "  not covered: {}", duration(uncovered_us))?;
+    }
+    if host.missing_windows > 0 {
+        writeln!(out, "  missing: {}", counted(host.missing_windows, "window"))?;
+        for gap in host.gaps.iter().take(GAPS_SHOWN) {
+            writeln!(
+                out,
+                "    {} between {} and {}",
+                counted(gap.windows, "window"),
+                times::civil(gap.span_us.0, zone),
+                times::civil(gap.span_us.1, zone)
+            )?;
+        }
+        if host.gaps.len() > GAPS_SHOWN {
+            let more = (host.gaps.len() - GAPS_SHOWN) as u64;
+            writeln!(out, "    and {}", counted(more, "more gap"))?;
+        }
+    }
+    for (count, what) in [
+        (host.audit.dropped_snapshots, "snapshots dropped by the writer"),
+        (host.audit.untracked_completions, "completions without a start record"),
+        (host.audit.inflight_table_full, "requests not measured: in-flight table full"),
+        (host.audit.device_table_full, "requests not measured: device table full"),
+        (host.audit.probe_misses, "probe runs skipped by the kernel"),
+        (host.overlaps, "overlaps in time: two daemons at once, or a clock that was set back"),
+    ] {
+        if count > 0 {
+            writeln!(out, "  {count} {what}")?;
+        }
+    }
+    Ok(())
+}
