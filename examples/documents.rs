@@ -15,6 +15,7 @@ use clap_mangen::roff::{Roff, bold, italic, roman};
 
 const CONFIGURATION: &str = include_str!("../config/blkiolatd.toml");
 const DAEMON_SECTIONS: &str = include_str!("../packaging/man/blkiolatd.8.roff");
+const REPORT_SECTIONS: &str = include_str!("../packaging/man/blkiolat.1.roff");
 
 fn main() -> Result<(), Box<dyn Error>> {
     let target =
@@ -34,8 +35,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The programs with the section of the manual that they belong to and the parts of their pages that
 /// are written by hand.
-fn programs() -> [(Command, &'static str, &'static str); 1] {
-    [(blkiolatd::cli::Cli::command(), "8", DAEMON_SECTIONS)]
+fn programs() -> [(Command, &'static str, &'static str); 2] {
+    [
+        (blkiolatd::cli::Cli::command(), "8", DAEMON_SECTIONS),
+        (blkiolatd::report::cli::Cli::command(), "1", REPORT_SECTIONS),
+    ]
 }
 
 fn complete(mut command: Command, directory: &Path) -> Result<(), Box<dyn Error>> {

@@ -38,7 +38,7 @@ impl<T: Shared> SharedArray<T> {
     /// When the map's values are not made of `T`s, or the kernel refuses.
     pub fn map(map: &impl MapCore) -> std::io::Result<Self> {
         let value_size = map.value_size() as usize;
-        if value_size == 0 || value_size % size_of::<T>() != 0 {
+        if value_size == 0 || !value_size.is_multiple_of(size_of::<T>()) {
             return Err(std::io::Error::other(format!(
                 "map {} has values of {value_size} bytes, expected a multiple of {}",
                 map.name().to_string_lossy(),
