@@ -1,5 +1,6 @@
 # shellcheck shell=dash
-# Helpers for the scripts that tests/vm/run runs inside a machine. For busybox sh.
+# Helpers for the scripts that tests/vm/run runs inside a machine. For busybox sh, which prefers its own
+# commands: a program that busybox has too (mke2fs, blkdiscard) is called by its path, /bin/NAME.
 #
 # A test prints 'ok NAME' or 'FAIL NAME: why'; 'finish' at the end turns failures into the exit code.
 
@@ -21,14 +22,14 @@ equal() {
         fail "$1" "$2 is $3, expected $4"
     fi
 }
-# check NAME COMMAND...: COMMAND succeeds. What it prints goes to standard error.
+# check NAME COMMAND...: COMMAND succeeds; what it printed is shown only if not. It runs in a subshell.
 check() {
-    local name=$1
+    local name=$1 output
     shift
-    if "$@" >&2; then
+    if output=$("$@" 2>&1); then
         ok "$name"
     else
-        fail "$name" "'$*' failed"
+        fail "$name" "'$*' failed: $output"
     fi
 }
 finish() {
