@@ -1,0 +1,35 @@
+# Tests on other kernels and other systemds. Included by the Makefile, which defines test; needs root and
+# the machine's package mirror the first time (see BLKIOLATD_CACHE in tests/support/debian.sh).
+#
+#   make test-tools     installs what these tests need
+#   make test-kernels   every kernel with every probe; BINARY=PATH tests another build
+#   make test-kernel-5.10, -6.1, -6.12, -sid
+#   make test-machines  the machines themselves, without the program under test
+
+BINARY ?= target/release/blkiolatd
+KERNELS := 5.10 6.1 6.12 sid
+SUITES := bullseye bookworm trixie
+TEST_PACKAGES := qemu-system-x86 busybox-static kmod xz-utils zstd fio e2fsprogs util-linux \
+	mmdebstrap systemd-container debian-archive-keyring
+# One package manager at a time, and only when something is missing.
+APT_LOCK := /run/lock/blkiolatd-apt
+
+.PHONY: test-tools test-kernels test-machines $(KERNELS:%=test-kernel-%) $(SUITES:%=test-tree-%)
+
+test-tools:
+	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || flock $(APT_LOCK) sh -c \
+		'apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $(TEST_PACKAGES)'
+
+test-kernels: $(KERNELS:%=test-kernel-%)
+
+# The second run is without BTF. The classic tracepoints lose requests whose completion interrupts another
+# program on the same processor, which kernels before 6.7 do not even count.
+$(KERNELS:%=test-kernel-%): test-kernel-%: test-tools $(BINARY)
+	tests/vm/smoke --probe auto $* $(BINARY)
+	tests/vm/smoke --no-btf --depth 1 --missing 2 $* $(BINARY)
+
+test-machines: test-tools $(SUITES:%=test-tree-%)
+	for kernel in $(KERNELS); do tests/vm/run $$kernel - tests/vm/guest/hello.sh || exit; done
+
+$(SUITES:%=test-tree-%): test-tree-%: test-tools
+	tests/nspawn/run --disk 8 $* tests/nspawn/hello.sh
