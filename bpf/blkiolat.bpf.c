@@ -260,6 +260,7 @@ static __always_inline struct cell *cell_of(__u32 slot, __u32 operation, __u32 s
 	struct cell *stripes;
 	__u32 index;
 
+	OPAQUE(operation);
 	if (!device || operation >= OPERATIONS)
 		return NULL;
 	index = device->cell[operation];

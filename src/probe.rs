@@ -4,6 +4,7 @@
 //! attaches it and answers with a [`reading::Reading`]. Readings come out of mapped memory and
 //! cost no system call but one per program, for the count of the times it was skipped.
 
+mod empty_btf;
 pub mod facts;
 pub mod format;
 pub mod memory;
@@ -31,6 +32,7 @@ use anyhow::{Context, Result, anyhow};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, OpenProgramMut, ProgramMut};
 
+use empty_btf::EmptyBtf;
 use facts::Facts;
 use memory::{Cell, Device, Flow, InflightSet, SharedArray};
 use plan::{CACHE_ENTRIES, IGNORED_DEVICES, Plan, ProbeKind};
@@ -88,8 +90,21 @@ impl<'obj> Probe<'obj> {
     /// When the kernel refuses; the error's source is the kernel's own answer.
     pub fn attach(plan: Plan, facts: &Facts, storage: &'obj mut Storage) -> Result<Self> {
         raise_memlock_limit();
+        // libbpf asks for the kernel's types as soon as the object has relocations, even if none of
+        // the programs that are loaded has one: the classic probe gets an empty set of types.
+        let no_types = match plan.kind {
+            ProbeKind::Btf { .. } => None,
+            ProbeKind::Tracepoint(_) => Some(EmptyBtf::new().context("cannot make an empty BTF")?),
+        };
+        let options = libbpf_sys::bpf_object_open_opts {
+            sz: size_of::<libbpf_sys::bpf_object_open_opts>() as libbpf_sys::size_t,
+            btf_custom_path: no_types
+                .as_ref()
+                .map_or(std::ptr::null(), |types| types.path().as_ptr()),
+            ..Default::default()
+        };
         let mut open = BlkiolatSkelBuilder::default()
-            .open(&mut storage.0)
+            .open_opts(options, &mut storage.0)
             .context("cannot open the BPF object")?;
         configure(&mut open, &plan)?;
         let skeleton = open.load().with_context(|| {
