@@ -12,8 +12,8 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Set before load, constant to the verifier. */
-const volatile __u32 stripe_mask = 0; /* stripe = CPU number & stripe_mask */
-const volatile __u32 inflight_mask = 0; /* sets in the in-flight table - 1 */
+const volatile __u32 stripe_mask = 0;	 /* stripe = CPU number & stripe_mask */
+const volatile __u32 inflight_mask = 0;	 /* sets in the in-flight table - 1 */
 const volatile __u32 inflight_shift = 6; /* log2 of a request's stride, rounded down */
 /*
  * Several contexts can update one stripe: CPUs share it, or this kernel lets a program interrupt
@@ -31,29 +31,29 @@ const volatile struct {
 } complete_format = {};
 
 /* The maps' sizes are set before load. */
-#define MMAPABLE_ARRAY(name_, type_)                     \
-	struct {                                         \
-		__uint(type, BPF_MAP_TYPE_ARRAY);        \
-		__uint(map_flags, BPF_F_MMAPABLE);       \
-		__uint(max_entries, 1);                  \
-		__type(key, __u32);                      \
-		__type(value, type_);                    \
+#define MMAPABLE_ARRAY(name_, type_)               \
+	struct {                                   \
+		__uint(type, BPF_MAP_TYPE_ARRAY);  \
+		__uint(map_flags, BPF_F_MMAPABLE); \
+		__uint(max_entries, 1);            \
+		__type(key, __u32);                \
+		__type(value, type_);              \
 	} name_ SEC(".maps")
 
-#define HASH(name_, key_, value_)                        \
-	struct {                                         \
-		__uint(type, BPF_MAP_TYPE_HASH);         \
-		__uint(max_entries, 1);                  \
-		__type(key, key_);                       \
-		__type(value, value_);                   \
+#define HASH(name_, key_, value_)                \
+	struct {                                 \
+		__uint(type, BPF_MAP_TYPE_HASH); \
+		__uint(max_entries, 1);          \
+		__type(key, key_);               \
+		__type(value, value_);           \
 	} name_ SEC(".maps")
 
 /* Numbers that are free; user space fills it and gives numbers back. */
-#define FREE_LIST(name_)                                 \
-	struct {                                         \
-		__uint(type, BPF_MAP_TYPE_QUEUE);        \
-		__uint(max_entries, 1);                  \
-		__uint(value_size, sizeof(__u32));       \
+#define FREE_LIST(name_)                           \
+	struct {                                   \
+		__uint(type, BPF_MAP_TYPE_QUEUE);  \
+		__uint(max_entries, 1);            \
+		__uint(value_size, sizeof(__u32)); \
 	} name_ SEC(".maps")
 
 MMAPABLE_ARRAY(inflight, struct inflight_set);
@@ -61,17 +61,17 @@ MMAPABLE_ARRAY(inflight, struct inflight_set);
 HASH(inflight_overflow, __u64, struct inflight);
 HASH(pending, struct pending_key, struct pending);
 MMAPABLE_ARRAY(devices, struct device); /* by device slot */
-HASH(device_slots, __u64, __u32); /* identity to device slot */
+HASH(device_slots, __u64, __u32);	/* identity to device slot */
 /* Identity << 16 | device slot, by the low bits of the identity: saves the hash on each issue. */
 MMAPABLE_ARRAY(device_cache, __u64);
 /* One element holds all stripes of a device or cell: a single look-up, and its size is set before load. */
-#define MMAPABLE_ARRAY_OF_STRIPES(name_, type_)          \
-	struct {                                         \
-		__uint(type, BPF_MAP_TYPE_ARRAY);        \
-		__uint(map_flags, BPF_F_MMAPABLE);       \
-		__uint(max_entries, 1);                  \
-		__uint(key_size, sizeof(__u32));         \
-		__uint(value_size, sizeof(type_));       \
+#define MMAPABLE_ARRAY_OF_STRIPES(name_, type_)    \
+	struct {                                   \
+		__uint(type, BPF_MAP_TYPE_ARRAY);  \
+		__uint(map_flags, BPF_F_MMAPABLE); \
+		__uint(max_entries, 1);            \
+		__uint(key_size, sizeof(__u32));   \
+		__uint(value_size, sizeof(type_)); \
 	} name_ SEC(".maps")
 
 MMAPABLE_ARRAY_OF_STRIPES(flows, struct flow); /* by device slot */
@@ -284,8 +284,8 @@ static __always_inline void count_bytes(__u32 slot, __u32 operation, __u64 bytes
 		add(&cell->bytes, bytes);
 }
 
-static __always_inline void count_completion(__u32 slot, __u32 operation, __u64 latency_ns,
-					     __u64 bytes, bool failed, __u64 now)
+static __always_inline void count_completion(__u32 slot, __u32 operation, __u64 latency_ns, __u64 bytes,
+					     bool failed, __u64 now)
 {
 	__u32 own = stripe(), bucket;
 	struct flow *flows = flows_of(slot);
@@ -331,7 +331,10 @@ static __always_inline __u64 elapsed(__u64 start_ns, __u64 now)
 /* ---- probe btf: requests told apart by address ---- */
 
 /* How a free place is claimed: kernels before 5.12 have no atomic compare-and-exchange. */
-enum claim { CLAIM_CMPXCHG, CLAIM_STORE };
+enum claim {
+	CLAIM_CMPXCHG,
+	CLAIM_STORE
+};
 
 static __always_inline __u64 key_of_request(struct request *rq)
 {
@@ -367,7 +370,7 @@ static __always_inline struct inflight *find_inflight(__u64 key)
 
 static __noinline int claim_overflow(__u64 key, __u64 now)
 {
-	struct inflight entry = { .key = key, .start_ns = now };
+	struct inflight entry = {.key = key, .start_ns = now};
 	__u64 number = key >> 16;
 
 	overflowed = 1;
@@ -587,8 +590,8 @@ static __always_inline __u32 read_operation(const void *record, __u32 offset)
  * A completion prints the raw sector, an issue 0 instead of -1 (passthrough, flush); a flush and
  * a passthrough request have no sector of their own.
  */
-static __always_inline void read_key(struct pending_key *key, const void *record, __u32 dev,
-				     __u32 sector, __u32 rwbs)
+static __always_inline void read_key(struct pending_key *key, const void *record, __u32 dev, __u32 sector,
+				     __u32 rwbs)
 {
 	key->dev = read_u32(record, dev);
 	key->operation = read_operation(record, rwbs);

@@ -20,17 +20,17 @@ enum operation {
 /* A device slot is 15 bits wide in an in-flight key. */
 #define MAX_SLOTS 0x7fff
 /* In the device cache: this device is not measured. */
-#define IGNORED_SLOT 0x7fff
+#define IGNORED_SLOT  0x7fff
 
 #define CACHE_ENTRIES 4096
-#define WAYS 4
+#define WAYS	      4
 
 /*
  * In-flight table: one request issued and not finally completed.
  * key = request address / 8 (48 bits) << 16 | device slot << 1 | requeued.
  * 0 is a free place, KEY_CLAIMED one whose owner has not written start_ns yet.
  */
-#define KEY_CLAIMED 1ULL
+#define KEY_CLAIMED  1ULL
 #define KEY_REQUEUED 1ULL
 struct inflight {
 	__u64 key;
@@ -62,7 +62,7 @@ struct device {
 	__u64 identity;
 	__u32 major;
 	__u32 minor;
-	__u32 in_use; /* written last */
+	__u32 in_use;		/* written last */
 	__u32 cell[OPERATIONS]; /* number of the operation's cells + 1; 0 while it has none */
 	__u32 pad[6];
 	char name[32];
@@ -75,7 +75,7 @@ struct flow {
 	__u64 completed;
 	__u64 requeues;
 	__u64 max_inflight; /* user space takes it by exchange with 0 */
-	__u64 checked_ns; /* when max_inflight was last compared */
+	__u64 checked_ns;   /* when max_inflight was last compared */
 	__u64 pad[3];
 };
 

@@ -7,12 +7,12 @@
 #ifndef BLKIOLAT_HISTOGRAM_H
 #define BLKIOLAT_HISTOGRAM_H
 
-#define UNIT_NS 125ULL
-#define SUB_BITS 4
-#define SUB_BUCKETS (1 << SUB_BITS)
-#define MAX_EXPONENT 36
+#define UNIT_NS		125ULL
+#define SUB_BITS	4
+#define SUB_BUCKETS	(1 << SUB_BITS)
+#define MAX_EXPONENT	36
 #define OVERFLOW_BUCKET ((MAX_EXPONENT - SUB_BITS + 1) * SUB_BUCKETS)
-#define BUCKETS (OVERFLOW_BUCKET + 1)
+#define BUCKETS		(OVERFLOW_BUCKET + 1)
 
 /*
  * floor(n / 125) as one multiplication: exact for n < 2^31, because
@@ -25,12 +25,10 @@
 /* log2_table[n] is the position of n's highest set bit; BPF has no instruction for it. */
 #define LOG2_16(n) n, n, n, n, n, n, n, n, n, n, n, n, n, n, n, n
 static const unsigned char log2_table[256] = {
-	0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3,
-	LOG2_16(4),
-	LOG2_16(5), LOG2_16(5),
-	LOG2_16(6), LOG2_16(6), LOG2_16(6), LOG2_16(6),
-	LOG2_16(7), LOG2_16(7), LOG2_16(7), LOG2_16(7),
-	LOG2_16(7), LOG2_16(7), LOG2_16(7), LOG2_16(7),
+    0,		0,	    1,		1,	    2,		2,	    2,		2,
+    3,		3,	    3,		3,	    3,		3,	    3,		3,
+    LOG2_16(4), LOG2_16(5), LOG2_16(5), LOG2_16(6), LOG2_16(6), LOG2_16(6), LOG2_16(6), LOG2_16(7),
+    LOG2_16(7), LOG2_16(7), LOG2_16(7), LOG2_16(7), LOG2_16(7), LOG2_16(7), LOG2_16(7),
 };
 
 /* Makes the compiler forget what it knows of x, so that it keeps the check that the verifier needs. */
@@ -59,8 +57,7 @@ static inline __attribute__((always_inline)) unsigned int bucket_of_ns(unsigned 
 	top = units >> shift;
 	OPAQUE(top);
 	exponent = shift + log2_table[top & 0xff];
-	return ((exponent - SUB_BITS + 1) << SUB_BITS) +
-	       (units >> (exponent - SUB_BITS) & (SUB_BUCKETS - 1));
+	return ((exponent - SUB_BITS + 1) << SUB_BITS) + (units >> (exponent - SUB_BITS) & (SUB_BUCKETS - 1));
 }
 
 #endif

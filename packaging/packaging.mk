@@ -22,6 +22,7 @@ CARGO_GENERATE_RPM := $(PACKAGING_TOOLS)/bin/cargo-generate-rpm
 DOCUMENTS := target/packaging
 
 STATIC_TRIPLE ?= $(shell uname -m)-unknown-linux-gnu
+STATIC_BINARY := target/$(STATIC_TRIPLE)/release/blkiolatd
 ifeq ($(STATIC),1)
 PACKAGED := static
 PACKAGED_DIR := target/$(STATIC_TRIPLE)/release

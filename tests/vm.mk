@@ -6,13 +6,17 @@
 #   make test-kernel-5.10, -6.1, -6.12, -sid
 #   make test-machines  the machines themselves, without the program under test
 
-BINARY ?= target/release/blkiolatd
+# Static, so that it runs whatever libraries a distribution has.
+BINARY ?= $(STATIC_BINARY)
 KERNELS := 5.10 6.1 6.12 sid
 SUITES := bullseye bookworm trixie
 TEST_PACKAGES := qemu-system-x86 busybox-static kmod xz-utils zstd fio e2fsprogs util-linux \
 	mmdebstrap systemd-container debian-archive-keyring
 # One package manager at a time, and only when something is missing.
 APT_LOCK := /run/lock/blkiolatd-apt
+
+.PHONY: test-systemd
+test-systemd: ## packages under real systemds, in throw-away Debian trees
 
 .PHONY: test-tools test-kernels test-machines $(KERNELS:%=test-kernel-%) $(SUITES:%=test-tree-%)
 
@@ -24,7 +28,7 @@ test-kernels: $(KERNELS:%=test-kernel-%)
 
 # The second run is without BTF. The classic tracepoints lose requests whose completion interrupts another
 # program on the same processor, which kernels before 6.7 do not even count.
-$(KERNELS:%=test-kernel-%): test-kernel-%: test-tools $(BINARY)
+$(KERNELS:%=test-kernel-%): test-kernel-%: test-tools static
 	tests/vm/smoke --probe auto $* $(BINARY)
 	tests/vm/smoke --no-btf --depth 1 --missing 2 $* $(BINARY)
 
