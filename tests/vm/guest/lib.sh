@@ -145,6 +145,7 @@ save_stats() {
 start_daemon() {
     local log=$1 ready=$2
     shift 2
+    : >"$log" # before the first look at it
     "$@" >"$log" 2>&1 &
     daemon=$!
     wait_until 600 ready_or_gone "$log" "$ready" && grep -q "$ready" "$log" && return

@@ -42,7 +42,7 @@ check quiet-start cmp /tmp/quiet /out/before
 
 for disk in $disks; do
     fio --name="$disk" --filename="/dev/$disk" --readonly --rw=randread --bs=4k --iodepth="$DEPTH" --ioengine=libaio \
-        --direct=1 --number_ios=1000 --size=32m --eta=never --output="/out/fio-$disk.txt" || fail "fio-$disk" "$(cat "/out/fio-$disk.txt")"
+        --direct=1 --number_ios=600 --size=32m --eta=never --output="/out/fio-$disk.txt" || fail "fio-$disk" "$(cat "/out/fio-$disk.txt")"
 done
 # The file system's disk is written through it only.
 for disk in vda nullb0 "$scsi"; do
