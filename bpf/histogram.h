@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (LGPL-2.1 OR BSD-2-Clause) */
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * Which bucket a latency belongs to: the kernel's half of src/histogram.rs, which explains the
  * shape. Nothing here is particular to BPF; tests/histogram.rs compiles this header for the host

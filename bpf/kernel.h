@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: (LGPL-2.1 OR BSD-2-Clause) */
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * The few kernel types that the programs use, written by hand. preserve_access_index makes every
  * access a CO-RE relocation: the fields are found by name in the BTF of the running kernel, so

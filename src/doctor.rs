@@ -151,6 +151,13 @@ fn try_probe(out: &mut impl Write, facts: &Facts, choice: ProbeChoice) -> io::Re
         Ok(()) => writeln!(out, "{key:<14}loads and attaches")?,
         Err(error) => writeln!(out, "{key:<14}fails: {error:#}")?,
     }
+    if choice == ProbeChoice::Tracepoint {
+        writeln!(
+            out,
+            "{:<14}approximate: the kernel skips such a program when it interrupts another (counted since 6.7)",
+            ""
+        )?;
+    }
     let sizes = &plan.sizes;
     writeln!(
         out,

@@ -202,8 +202,7 @@ impl<'obj> Probe<'obj> {
             }
         }
         self.read_inflight(reading)?;
-        reading.losses = self.losses();
-        reading.probe_misses = 0;
+        (reading.losses, reading.probe_misses) = self.losses();
         for program in self.programs() {
             reading.probe_misses += recursion_misses(program.as_fd())?;
         }
@@ -285,17 +284,19 @@ impl<'obj> Probe<'obj> {
         Ok(())
     }
 
-    fn losses(&self) -> Losses {
+    /// The losses that the programs counted, and the completions that they found missed.
+    fn losses(&self) -> (Losses, u64) {
         let Some(data) = self.skeleton.maps.bss_losses_data.as_deref() else {
-            return Losses::default();
+            return (Losses::default(), 0);
         };
         // SAFETY: the pointer comes from a reference; volatile, because the kernel writes there.
         let losses = unsafe { std::ptr::read_volatile(&raw const data.losses) };
-        Losses {
+        let shown = Losses {
             untracked_completions: losses.untracked_completions,
             inflight_table_full: losses.inflight_table_full,
             device_table_full: losses.device_table_full,
-        }
+        };
+        (shown, losses.missed_completions)
     }
 
     fn overflowed(&self) -> bool {
