@@ -202,10 +202,15 @@ impl<'obj> Probe<'obj> {
             }
         }
         self.read_inflight(reading)?;
-        (reading.losses, reading.probe_misses) = self.losses();
+        let (losses, missed_completions) = self.losses();
+        reading.losses = losses;
+        let mut recursion = 0;
         for program in self.programs() {
-            reading.probe_misses += recursion_misses(program.as_fd())?;
+            recursion += recursion_misses(program.as_fd())?;
         }
+        // The same losses, counted by the kernel when they happen and by the programs when they
+        // show; neither sees all of them on every kernel.
+        reading.probe_misses = recursion.max(missed_completions);
         Ok(())
     }
 
@@ -250,7 +255,12 @@ impl<'obj> Probe<'obj> {
 
     fn read_inflight(&self, reading: &mut Reading) -> Result<()> {
         let now = reading.at_ns;
+        // The table changes while it is read: what was issued after `now` took the place of what has
+        // completed, and both together were never in flight.
         let mut add = |slot: usize, requests: u64, start_ns: u64| {
+            if start_ns > now {
+                return;
+            }
             if let Some(Some(device)) = reading.devices.get_mut(slot) {
                 device.inflight.add(requests, start_ns, now);
             }
