@@ -464,6 +464,7 @@ fn nothing_flushed_is_lost_by_power_failures_with_fsync() {
     }
     let home = tempfile::tempdir().unwrap();
     let (image, point) = (home.path().join("image"), home.path().join("mnt"));
+    let after = home.path().join("image-after-power-failure");
     fs::create_dir(&point).unwrap();
     fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
     command(&["mkfs.ext4", "-q", "-F", image.to_str().unwrap()]);
@@ -504,6 +505,11 @@ fn nothing_flushed_is_lost_by_power_failures_with_fsync() {
         // It cannot write the rest, and says so; how much that is depends on its speed.
         let _ = writer.close(Duration::from_millis(20));
         unmount();
+        // A container that was started meanwhile may still have the dead file system mounted; the
+        // same image would then be that one again.
+        fs::copy(&image, &after).unwrap();
+        fs::remove_file(&image).unwrap();
+        fs::rename(&after, &image).unwrap();
         mount();
     }
     let writer = spawn(&settings);

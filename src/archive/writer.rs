@@ -438,10 +438,12 @@ impl Task {
         match self.recorder.open() {
             Ok(()) => {
                 self.succeeded();
+                self.note();
                 let _ = opened.send(Ok(()));
             }
             Err(error) if start == Start::Patient && error.may_pass() => {
                 self.failed(&WriteError::Open(error));
+                self.note();
                 let _ = opened.send(Ok(()));
             }
             Err(error) => {
