@@ -271,6 +271,50 @@ fn a_dropped_handle_ends_the_threads_and_frees_the_lock() {
     until("the lock is free", || Writer::spawn(settings(dir.path()), Start::Strict).is_ok());
 }
 
+/// A million windows, or as many as `BLKIOLATD_SOAK` says: 60 days at 5 s. Run it alone:
+/// `cargo test --release --test archive_writer a_long_run -- --ignored`.
+#[test]
+#[ignore = "takes minutes"]
+fn a_long_run_needs_no_more_than_a_short_one() {
+    let total: u64 = std::env::var("BLKIOLATD_SOAK").map_or(1_000_000, |n| n.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(dir.path());
+    settings.output.flush_every = 12;
+    settings.rotation.max_size = 256 << 10;
+    settings.retention.max_total_size = 8 << 20;
+    let writer = spawn(&settings);
+    let resident_kib = || -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let (mut warm, mut peak) = (None, 0);
+    for seq in 0..total {
+        writer.push(record(seq));
+        if seq % 600 == 599 {
+            writer.flush(AGES).unwrap();
+            let sizes = fs::read_dir(dir.path()).unwrap().filter_map(|e| e.ok()?.metadata().ok());
+            let used: u64 = sizes.map(|metadata| metadata.len()).sum();
+            assert!(used <= 8 << 20, "{used} bytes at record {seq}");
+            if seq > total / 5 {
+                let now = (resident_kib(), descriptors());
+                warm.get_or_insert(now);
+                peak = peak.max(now.0);
+                assert!(now.1 <= warm.unwrap().1 + 3, "{} descriptors", now.1);
+            }
+        }
+    }
+    assert_eq!(writer.status().dropped, 0);
+    writer.close(AGES).unwrap();
+    let (warm, _) = warm.unwrap();
+    println!("resident: {warm} KiB after a fifth, {peak} KiB at most later");
+    assert!(peak <= warm + 1024, "memory grew from {warm} to {peak} KiB");
+    let found = records(dir.path());
+    assert!(found.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1), "the newest, no gap");
+    assert_eq!(found.last().unwrap().seq, total - 1);
+}
+
 // --- With privileges ---
 
 /// Whether the test can go on. Where it matters (CI) missing privileges are a failure.
@@ -464,6 +508,7 @@ fn nothing_flushed_is_lost_by_power_failures_with_fsync() {
     }
     let home = tempfile::tempdir().unwrap();
     let (image, point) = (home.path().join("image"), home.path().join("mnt"));
+    let after = home.path().join("image-after-power-failure");
     fs::create_dir(&point).unwrap();
     fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
     command(&["mkfs.ext4", "-q", "-F", image.to_str().unwrap()]);
@@ -504,6 +549,11 @@ fn nothing_flushed_is_lost_by_power_failures_with_fsync() {
         // It cannot write the rest, and says so; how much that is depends on its speed.
         let _ = writer.close(Duration::from_millis(20));
         unmount();
+        // A container that was started meanwhile may still have the dead file system mounted; the
+        // same image would then be that one again.
+        fs::copy(&image, &after).unwrap();
+        fs::remove_file(&image).unwrap();
+        fs::rename(&after, &image).unwrap();
         mount();
     }
     let writer = spawn(&settings);

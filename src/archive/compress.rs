@@ -51,6 +51,11 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
+    /// Whether another attempt may fare better without anybody's help.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Io(_) | Self::NoRoom)
+    }
+
     /// What makes two problems the same, for the log.
     pub(crate) fn kind(&self) -> (&'static str, i32) {
         match self {

@@ -11,7 +11,7 @@ use super::complaint::Complaint;
 use super::compress::{self, Pass, Problem};
 use super::disk::Disk;
 
-/// After this time a pass with problems is repeated, if nothing else starts one earlier.
+/// After this time a pass with problems that may pass is repeated, if nothing starts one earlier.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// The running thread `blkiolatd-gzip`.
@@ -121,14 +121,12 @@ fn work(shared: &Shared, disk: &Disk) {
                 tracing::debug!("{path:?} stays as it is for now: {problem}");
             }
         }
-        again = if problems.is_empty() {
-            if complaint.resolved() {
-                tracing::info!("compression has caught up");
-            }
-            None
-        } else {
-            Some((Instant::now() + AGAIN, Repetition::new(&pass)))
-        };
+        if problems.is_empty() && complaint.resolved() {
+            tracing::info!("compression has caught up");
+        }
+        // The others are looked at again when the next segment comes.
+        let retry = problems.iter().any(|(_, problem)| problem.may_pass());
+        again = retry.then(|| (Instant::now() + AGAIN, Repetition::new(&pass)));
     }
 }
 

@@ -20,6 +20,7 @@ pub mod reader;
 mod recorder;
 mod retention;
 mod rotation;
+mod status;
 mod tail;
 #[cfg(test)]
 mod tests;

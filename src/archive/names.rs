@@ -42,17 +42,16 @@ impl Moment {
 
     /// The moment `seconds` after 1970 began (a record's `timestamp`).
     pub fn from_seconds(seconds: f64) -> Self {
-        // A cast from a float saturates, and takes NaN to 0.
-        Self::from_millis((seconds * 1000.0).floor() as i64)
+        // Through whole microseconds, which a record's time has: 0.123 s times 1000 may be a little
+        // less than 123. The cast saturates, and takes NaN to 0.
+        Self::from_millis(((seconds * 1e6).round() as i64).div_euclid(1000))
     }
 
     /// The moment of `time`.
     pub fn from_system(time: std::time::SystemTime) -> Self {
         let millis = match time.duration_since(std::time::UNIX_EPOCH) {
             Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
-            Err(before) => {
-                -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX).saturating_sub(1)
-            }
+            Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
         };
         Self::from_millis(millis)
     }
@@ -276,6 +275,14 @@ mod tests {
         let name = names.name(Moment::from_millis(0), Kind::Segment);
         assert_eq!(name, "out.json-19700101T000000.000Z.jsonl");
         assert_eq!(names.parse(&name), Some((Moment::from_millis(0), Kind::Segment)));
+    }
+
+    #[test]
+    fn every_millisecond_survives_being_a_number_of_seconds() {
+        for millis in (1_795_362_300_000..1_795_362_302_000).chain(-1000..1000) {
+            assert_eq!(Moment::from_seconds(millis as f64 / 1000.0).millis(), millis);
+        }
+        assert_eq!(Moment::from_seconds(1.999_999).millis(), 1999);
     }
 
     #[test]

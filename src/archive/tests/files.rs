@@ -204,6 +204,24 @@ fn a_dangling_link_is_not_followed_either() {
 }
 
 #[test]
+fn a_link_put_in_the_place_of_the_active_file_is_not_followed() {
+    let dir = directory();
+    let path = dir.path().join("b.jsonl");
+    let victim = dir.path().join("victim");
+    fs::write(&victim, "{\"timestamp\":1}\n").unwrap();
+    let mut rig = Rig::opened(settings(dir.path()));
+    rig.write(1).unwrap();
+    fs::rename(&path, dir.path().join("moved")).unwrap();
+    symlink(&victim, &path).unwrap();
+    let error = rig.write(1).unwrap_err();
+    assert!(error.to_string().contains("a symbolic link"), "{error}");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "{\"timestamp\":1}\n");
+    fs::remove_file(&path).unwrap();
+    rig.recorder.flush().unwrap();
+    assert_eq!(read_all(&path), [1]);
+}
+
+#[test]
 fn foreign_files_under_our_names_are_neither_compressed_nor_removed() {
     let dir = directory();
     let mut settings = settings(dir.path());
