@@ -11,16 +11,19 @@ use jiff::tz::TimeZone;
 
 use super::aggregate::{Aggregate, OPERATIONS, Selection};
 use super::diff;
+use super::export::{self, CsvExport};
 use super::heatmap::png::Theme;
 use super::heatmap::terminal::Depth;
 use super::heatmap::{self, Collector};
 use super::output;
+use super::picture;
 use super::summary::{self, Shown, SortKey};
 use super::table::{self, Format};
 use super::times::{self, Rows};
 use super::units::printable;
 use crate::archive::reader::{self, Outcome, Query, TimeRange};
 use crate::record::Operations;
+use crate::terminal::Language;
 
 /// Ask the archives of blkiolatd what happened: which disk, which operation, when, how bad.
 ///
@@ -43,6 +46,10 @@ pub enum Command {
     Diff(DiffArgs),
     /// Latency over time as a heat map: in the terminal, SVG, PNG or one self-contained page
     Heatmap(HeatmapArgs),
+    /// The distribution of any range, as the daemon's terminal shows that of a window
+    Histogram(HistogramArgs),
+    /// The records as CSV or OpenMetrics text
+    Export(ExportArgs),
 }
 
 /// What to read.
@@ -182,6 +189,49 @@ pub struct HeatmapArgs {
     pub width: Option<u16>,
 }
 
+/// Options of `histogram`.
+#[derive(Debug, Args)]
+pub struct HistogramArgs {
+    /// What to read
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Every recorded bucket (16 per octave) instead of powers of two
+    #[arg(long)]
+    pub fine: bool,
+    /// One histogram per operation
+    #[arg(long)]
+    pub by_op: bool,
+}
+
+/// Options of `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// What to read
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// What to write
+    #[arg(short, long, value_enum, default_value_t)]
+    pub format: ExportFormat,
+    /// Write to this file, which appears when it is complete; without it, standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// OpenMetrics only: distance of the samples
+    #[arg(long, value_name = "LENGTH", default_value = "5m")]
+    pub by: String,
+}
+
+/// A shape for other programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// CSV, one line per host, window, device, operation and bucket
+    #[default]
+    Csv,
+    /// CSV, one line per host, window, device and operation, with percentiles
+    CsvWide,
+    /// OpenMetrics text with timestamps, to fill Prometheus with the past
+    Openmetrics,
+}
+
 /// Why the program ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -228,6 +278,8 @@ fn run(command: &Command, out: &mut dyn Write, log: &mut dyn Write) -> Result<Ex
         Command::Report(args) => report(args, out, log),
         Command::Diff(args) => diff(args, out, log),
         Command::Heatmap(args) => heatmap(args, out, log),
+        Command::Histogram(args) => histogram(args, out, log),
+        Command::Export(args) => export(args, out, log),
     }
 }
 
@@ -340,6 +392,81 @@ fn heatmap(
         }
     }
     Ok(args.source.filter.exit_code(&outcome))
+}
+
+fn histogram(
+    args: &HistogramArgs,
+    out: &mut dyn Write,
+    log: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let filter = &args.source.filter;
+    let now = filter.now();
+    let selection = filter.selection(Rows::default())?;
+    let query = args.source.query(&now)?;
+    let (aggregate, outcome) = aggregate(&query, &selection, filter.threads());
+    state_problems(&outcome, log);
+    if outcome.coverage.is_empty() {
+        return Err(nothing(&query, &outcome));
+    }
+    let range = |host: &str| {
+        outcome.coverage.get(host).map_or((0, 0), |coverage| (coverage.first_us, coverage.last_us))
+    };
+    let language = Language::of_environment(|name| std::env::var(name).ok());
+    let style = picture::Style { fine: args.fine, by_operation: args.by_op, language };
+    picture::write(out, &aggregate, range, filter.shown(), style, now.time_zone())?;
+    Ok(filter.exit_code(&outcome))
+}
+
+fn export(
+    args: &ExportArgs,
+    out: &mut dyn Write,
+    log: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let Some(path) = &args.output else { return write_export(args, out, log) };
+    let failure =
+        |error: io::Error| Failure::Data(format!("cannot write {}: {error}", path.display()));
+    let mut file = output::Output::create(path).map_err(failure)?;
+    let code = write_export(args, &mut file, log).map_err(|error| match error {
+        Failure::Output(error) => failure(error),
+        other => other,
+    })?;
+    file.finish().map_err(failure)?;
+    Ok(code)
+}
+
+fn write_export(
+    args: &ExportArgs,
+    out: &mut dyn Write,
+    log: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let filter = &args.source.filter;
+    let now = filter.now();
+    let zone = now.time_zone();
+    let query = args.source.query(&now)?;
+    let outcome = if args.format == ExportFormat::Openmetrics {
+        let usage = || Failure::Usage(format!("`{}` is no distance; expected 1m, 5m ...", args.by));
+        let by = humantime::parse_duration(&args.by).map_err(|_| usage())?;
+        let step_s = i64::try_from(by.as_secs()).ok().filter(|&step| step > 0).ok_or_else(usage)?;
+        let selection = filter.selection(Rows::epoch(step_s))?;
+        let (aggregate, outcome) = aggregate(&query, &selection, filter.threads());
+        export::write_openmetrics(out, &aggregate, filter.shown(), step_s)?;
+        outcome
+    } else {
+        let selection = filter.selection(Rows::default())?;
+        let mut csv = if args.format == ExportFormat::Csv {
+            CsvExport::long(out, selection, zone.clone())?
+        } else {
+            CsvExport::wide(out, selection, filter.shown(), zone.clone())
+        };
+        let outcome = reader::read_in_order(&query, &mut csv);
+        csv.finish()?;
+        outcome
+    };
+    state_problems(&outcome, log);
+    if outcome.coverage.is_empty() {
+        return Err(nothing(&query, &outcome));
+    }
+    Ok(filter.exit_code(&outcome))
 }
 
 /// A kind of file that a heat map can be.

@@ -112,7 +112,11 @@ pub fn write(
             }
             Ok(())
         }
-        Format::Csv => csv(out, rows),
+        Format::Csv => {
+            let mut csv = CsvRows::new(out);
+            rows.iter().try_for_each(|row| csv.write(row))?;
+            csv.finish()
+        }
     }
 }
 
@@ -128,34 +132,47 @@ fn json_line(out: &mut dyn Write, kind: &str, value: &impl Serialize) -> io::Res
     writeln!(out)
 }
 
-/// The rows as CSV. The column `time` is there in any case, so that the columns never change.
-fn csv(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        time: Option<&'a str>,
-        host: &'a str,
-        device: &'a str,
-        operation: &'a str,
-        count: u64,
-        iops: f64,
-        bytes: u64,
-        mb_per_s: f64,
-        mean_us: Option<f64>,
-        p50_us: Option<f64>,
-        p90_us: Option<f64>,
-        p99_us: Option<f64>,
-        p999_us: Option<f64>,
-        max_us: Option<f64>,
-        resolution: &'a str,
-        errors: u64,
-        requeues: Option<u64>,
-        inflight_mean: Option<f64>,
-        inflight_max: Option<u64>,
-        oldest_us: Option<f64>,
+/// Rows as CSV. The column `time` is there in any case, so that the columns never change.
+pub struct CsvRows<W: Write> {
+    writer: csv::Writer<W>,
+}
+
+#[derive(Serialize)]
+struct CsvRow<'a> {
+    time: Option<&'a str>,
+    host: &'a str,
+    device: &'a str,
+    operation: &'a str,
+    count: u64,
+    iops: f64,
+    bytes: u64,
+    mb_per_s: f64,
+    mean_us: Option<f64>,
+    p50_us: Option<f64>,
+    p90_us: Option<f64>,
+    p99_us: Option<f64>,
+    p999_us: Option<f64>,
+    max_us: Option<f64>,
+    resolution: &'a str,
+    errors: u64,
+    requeues: Option<u64>,
+    inflight_mean: Option<f64>,
+    inflight_max: Option<u64>,
+    oldest_us: Option<f64>,
+}
+
+impl<W: Write> CsvRows<W> {
+    /// Begins with the header, once there is a row.
+    pub fn new(out: W) -> Self {
+        Self { writer: csv::Writer::from_writer(out) }
     }
-    let mut writer = csv::Writer::from_writer(out);
-    for row in rows {
-        let line = Line {
+
+    /// Writes one row.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn write(&mut self, row: &Row) -> io::Result<()> {
+        let line = CsvRow {
             time: row.time.as_deref(),
             host: &row.host,
             device: &row.device,
@@ -177,9 +194,16 @@ fn csv(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
             inflight_max: row.inflight_max,
             oldest_us: row.oldest_us,
         };
-        writer.serialize(line).map_err(io_error)?;
+        self.writer.serialize(line).map_err(io_error)
     }
-    writer.flush()
+
+    /// Writes what is still held back.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
 }
 
 /// The I/O error in a CSV error; a closed pipe must stay recognisable.
