@@ -1,5 +1,7 @@
 //! `blkiolat export`: what other programs get adds up to what the report says.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,8 @@
 //! `blkiolat heatmap` in the terminal and as SVG, PNG and page. The pictures are left in
 //! `target/tmp/heatmap` for eyes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! `blkiolat histogram`: the picture of the daemon's terminal, for any range.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
+
 mod support;
 
 use std::fs;

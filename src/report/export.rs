@@ -24,7 +24,7 @@ pub struct CsvExport<W: Write> {
 
 enum Form<W: Write> {
     Long(Box<csv::Writer<W>>),
-    Wide(CsvRows<W>),
+    Wide(Box<CsvRows<W>>),
 }
 
 impl<W: Write> CsvExport<W> {
@@ -57,7 +57,7 @@ impl<W: Write> CsvExport<W> {
     /// One line per host, window, device and operation, with percentiles; the columns are those of
     /// `report`.
     pub fn wide(out: W, selection: Selection, shown: Shown, zone: TimeZone) -> Self {
-        let form = Form::Wide(CsvRows::new(out));
+        let form = Form::Wide(Box::new(CsvRows::new(out)));
         Self { selection, shown, form, zone, result: Ok(()) }
     }
 
