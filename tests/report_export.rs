@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::process::Stdio;
 
 use serde_json::Value;
 use support::*;
@@ -147,6 +148,31 @@ fn openmetrics_is_well_formed_and_complete() {
         let mean = value("latency_seconds_sum", "") / count * 1e6;
         assert!((mean / row["mean_us"].as_f64().unwrap() - 1.0).abs() < 1e-9);
     }
+}
+
+#[test]
+fn a_killed_export_leaves_nothing() {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("x.csv");
+    let mut child = command(&["export", "-o", path.to_str().unwrap(), "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Its input does not end, so it is at work from the moment that it has its output open.
+    let descriptors = format!("/proc/{}/fd", child.id());
+    let open = || {
+        let links = fs::read_dir(&descriptors).unwrap().flatten();
+        links
+            .filter_map(|link| fs::read_link(link.path()).ok())
+            .any(|to| to.starts_with(out.path()))
+    };
+    while !open() {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended by itself");
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
 }
 
 #[test]
