@@ -9,6 +9,7 @@ pub mod heatmap;
 pub mod hist;
 pub mod output;
 pub mod picture;
+pub mod run;
 pub mod summary;
 pub mod synthetic;
 pub mod table;

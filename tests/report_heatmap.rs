@@ -72,6 +72,7 @@ fn svg_png_and_page() {
     let svg = String::from_utf8(draw("map.svg", &some)).unwrap();
     assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
     assert!(svg.contains("prefers-color-scheme: dark"));
+    draw("heatmap.svg", &["--device", "sda", "--op", "read", directory]);
     assert_eq!(svg.matches("db-17: ").count(), 4);
     assert!(svg.contains(">no data<"));
     assert!(svg.contains("2026-11-22 00:00:00 – ") || svg.contains("2026-11-22 00:00 – "));
