@@ -33,3 +33,16 @@ fn documented_commands_are_understood() {
         assert!(parsed.is_ok(), "{command:?}: {}", parsed.unwrap_err());
     }
 }
+
+/// The report that the document shows is one that the program made: line by line, up to the dots.
+#[test]
+fn documented_output_is_the_programs() {
+    let golden = include_str!("golden/report.txt");
+    let docs = include_str!("../docs/blkiolat.md");
+    let shown = docs.split("$ blkiolat report --since \"2h ago\"\n").nth(1).unwrap();
+    let shown = shown.split("```").next().unwrap();
+    assert!(shown.lines().count() > 10);
+    for line in shown.lines().filter(|line| *line != "...") {
+        assert!(golden.lines().any(|actual| actual == line), "{line}");
+    }
+}
