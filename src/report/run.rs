@@ -165,7 +165,7 @@ fn heatmap(
             let depth = args
                 .colour
                 .unwrap_or_else(|| Depth::of_environment(io::stdout().is_terminal(), variable));
-            heatmap::terminal::write(out, &map, depth)?;
+            heatmap::terminal::write(out, &map, depth, columns)?;
         }
     }
     Ok(args.source.filter.exit_code(&outcome))
