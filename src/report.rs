@@ -4,9 +4,12 @@
 pub mod aggregate;
 pub mod cli;
 pub mod diff;
+pub mod export;
 pub mod heatmap;
 pub mod hist;
 pub mod output;
+pub mod picture;
+pub mod run;
 pub mod summary;
 pub mod synthetic;
 pub mod table;

@@ -1,5 +1,7 @@
 //! Damaged input is named, and the rest still used; the exit codes are those of the contract.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! `blkiolat diff`: two times, two hosts, two archives.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,8 @@
 //! `blkiolat heatmap` in the terminal and as SVG, PNG and page. The pictures are left in
 //! `target/tmp/heatmap` for eyes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
+
 mod support;
 
 use std::fs;
@@ -36,6 +38,12 @@ fn draw(name: &str, arguments: &[&str]) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
+/// What a page has to show.
+fn page_data(page: &str) -> Value {
+    let data = page.split("const data = ").nth(1).unwrap().split(";\n").next().unwrap();
+    serde_json::from_str(data).unwrap()
+}
+
 #[test]
 fn in_the_terminal() {
     let root = day();
@@ -64,6 +72,7 @@ fn svg_png_and_page() {
     let svg = String::from_utf8(draw("map.svg", &some)).unwrap();
     assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
     assert!(svg.contains("prefers-color-scheme: dark"));
+    draw("heatmap.svg", &["--device", "sda", "--op", "read", directory]);
     assert_eq!(svg.matches("db-17: ").count(), 4);
     assert!(svg.contains(">no data<"));
     assert!(svg.contains("2026-11-22 00:00:00 – ") || svg.contains("2026-11-22 00:00 – "));
@@ -81,8 +90,7 @@ fn svg_png_and_page() {
         assert!(!page.contains(outside), "the page must need no network: {outside}");
     }
     // What the page shows adds up to what the report says.
-    let data = page.split("const data = ").nth(1).unwrap().split(";\n").next().unwrap();
-    let data: Value = serde_json::from_str(data).unwrap();
+    let data = page_data(&page);
     let report = text(blkiolat(&["report", "-f", "json", directory]), 0);
     let report: Value = serde_json::from_str(&report).unwrap();
     for row in report["rows"].as_array().unwrap() {
@@ -129,4 +137,60 @@ fn what_cannot_be_drawn() {
     let nowhere = blkiolat(&["heatmap", "-o", "/nonexistent/x.svg", directory]);
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("cannot write /nonexistent/x.svg"));
+}
+
+/// The page in a real browser: a choice of panel, a zoom, a hover, and what then stands in it.
+#[test]
+fn the_page_works_in_a_browser() {
+    let root = day();
+    let directory = root.path().to_str().unwrap();
+    let page = String::from_utf8(draw("browser.html", &["--theme", "light", directory])).unwrap();
+    let script = r#"<script>
+addEventListener("error", event => document.body.append("FAILED " + event.message));
+canvas.setPointerCapture = () => {};
+const box = canvas.getBoundingClientRect();
+const at = (type, x, y) => canvas.dispatchEvent(
+  new PointerEvent(type, { clientX: box.left + x, clientY: box.top + y, bubbles: true }));
+for (const [key, value] of [["device", "sda"], ["operation", "read"]]) {
+  $(key).value = value;
+  $(key).dispatchEvent(new Event("change"));
+}
+const column = c => LEFT + plot().w * (c + .5) / data.columns;
+at("pointerdown", column(270), 50); at("pointermove", column(309), 50); at("pointerup", column(309), 50);
+document.body.append(" ZOOMED " + view.join("-"));
+at("pointermove", x(285.5), y(panel.columns[285].p[0]));
+$("theme").click();
+document.body.append(" THEME " + document.documentElement.dataset.theme);
+canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "0" }));
+document.body.append(" WHOLE " + view.join("-") + " END");
+</script></body>"#;
+    let path = pictures().join("browser.html");
+    fs::write(&path, page.replace("</body>", script)).unwrap();
+    let profile = tempfile::tempdir().unwrap();
+    let browser = std::process::Command::new("chromium")
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,640"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg("--dump-dom")
+        .arg(format!("file://{}", path.display()))
+        .output();
+    let Ok(output) = browser else {
+        eprintln!("skipped: there is no chromium (apt-get install chromium)");
+        return;
+    };
+    let dom = String::from_utf8(output.stdout).unwrap();
+    let (_, body) = dom.split_once("<body").unwrap();
+    let visible = body.split("<script>").next().unwrap();
+    assert!(visible.contains(">db-17: read on sda</h1>"), "{visible}");
+    let columns: usize = page_data(&page)["columns"].as_u64().unwrap() as usize;
+    let said = body.rsplit("</script>").next().unwrap();
+    assert!(!said.contains("FAILED"), "{said}");
+    assert!(said.contains("ZOOMED 270-310 "), "{said}");
+    assert!(said.contains("THEME dark "), "{said}");
+    assert!(said.contains(&format!("WHOLE 0-{columns} END")), "{said}");
+    // The hint beside the pointer has what the data has of that column.
+    let data = page_data(&page);
+    let panels = data["panels"].as_array().unwrap();
+    let panel = panels.iter().find(|p| p["device"] == "sda" && p["operation"] == "read").unwrap();
+    let count = &panel["columns"][285]["n"];
+    assert!(visible.contains(&format!("<td>requests</td><td>{count}</td>")), "{visible}");
 }

@@ -1,5 +1,7 @@
 //! `blkiolat report` against independent computations from the same archives.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
+
 mod support;
 
 use std::collections::BTreeMap;

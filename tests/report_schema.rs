@@ -1,6 +1,8 @@
 //! `docs/record.schema.json` accepts what [`blkiolatd::record`] writes, and nothing that breaks the
 //! contract.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
+
 use blkiolatd::histogram;
 use blkiolatd::record::{
     Audit, DeviceInflight, DeviceLatency, OperationStats, Operations, Record, SCHEMA_VERSION,

@@ -98,12 +98,6 @@ pub trait Sink {
     fn take(&mut self, record: &RecordView<'_>);
 }
 
-impl<F: FnMut(&RecordView<'_>)> Sink for F {
-    fn take(&mut self, record: &RecordView<'_>) {
-        self(record);
-    }
-}
-
 /// Reads everything that `query` asks for into sinks made by `make`, one per thread, in no
 /// particular order. `threads` is limited to the number of inputs and at least 1.
 pub fn read<S: Sink + Send>(

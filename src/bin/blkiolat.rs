@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    blkiolatd::report::cli::main()
+    blkiolatd::report::run::main()
 }

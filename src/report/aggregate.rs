@@ -262,3 +262,79 @@ impl Sink for Aggregate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Detail;
+    use crate::report::synthetic::{Disk, Plan, windows};
+    use proptest::prelude::*;
+
+    fn lines(detail: Detail) -> Vec<Vec<u8>> {
+        let disk = |name: &str, id, median_ns| Disk {
+            name: name.into(),
+            id,
+            median_ns,
+            requests: 12,
+            slow: Some((10, 20)),
+        };
+        let plan = Plan {
+            seed: 5,
+            host: "h".into(),
+            start_us: 1_795_305_600_000_000,
+            window_us: 7_000_000,
+            windows: 40,
+            detail,
+            disks: vec![disk("sda", 1, 4_000_000), disk("sdb", 2, 90_000)],
+        };
+        let line = |record: crate::record::Record| {
+            let mut line = Vec::new();
+            record.write_line(&mut line);
+            line
+        };
+        windows(&plan).map(|(record, _)| line(record)).collect()
+    }
+
+    fn sum<'a>(lines: impl IntoIterator<Item = &'a Vec<u8>>, rows: &Rows) -> Aggregate {
+        let selection = Selection { rows: rows.clone(), ..Default::default() };
+        let mut sums = Aggregate::new(selection);
+        for line in lines {
+            sums.take(&RecordView::parse(line).unwrap());
+        }
+        sums
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// However windows are dealt to threads and whichever is merged first, the sums are equal
+        /// to the last digit; and wider rows are the sums of narrower ones.
+        #[test]
+        fn parts_add_up(
+            owners in prop::collection::vec(0usize..4, 40),
+            reverse in any::<bool>(),
+            mixed in any::<bool>(),
+        ) {
+            let mut lines = lines(Detail::Fine);
+            if mixed {
+                let coarse = super::tests::lines(Detail::Log2);
+                lines.iter_mut().zip(coarse).step_by(3).for_each(|(line, other)| *line = other);
+            }
+            let rows = Rows::epoch(60);
+            let whole = sum(&lines, &rows);
+            let mut parts: Vec<_> = (0..4)
+                .map(|part| {
+                    let own = lines.iter().zip(&owners).filter(|(_, owner)| **owner == part);
+                    sum(own.map(|(line, _)| line), &rows)
+                })
+                .collect();
+            if reverse {
+                parts.reverse();
+            }
+            let mut merged = Aggregate::merged(parts);
+            prop_assert_eq!(&merged.hosts, &whole.hosts);
+            merged.set_rows(Rows::epoch(180));
+            prop_assert_eq!(&merged.hosts, &sum(&lines, &Rows::epoch(180)).hosts);
+        }
+    }
+}

@@ -1,7 +1,7 @@
-//! The command line of `blkiolat`: what was said, turned once into what it means.
+//! The command line of `blkiolat`: what can be said, and what it means.
 
-use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -9,17 +9,13 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 
-use super::aggregate::{Aggregate, OPERATIONS, Selection};
-use super::diff;
+use super::aggregate::{OPERATIONS, Selection};
 use super::heatmap::png::Theme;
 use super::heatmap::terminal::Depth;
-use super::heatmap::{self, Collector};
-use super::output;
-use super::summary::{self, Shown, SortKey};
-use super::table::{self, Format};
+use super::summary::{Shown, SortKey};
+use super::table::Format;
 use super::times::{self, Rows};
-use super::units::printable;
-use crate::archive::reader::{self, Outcome, Query, TimeRange};
+use crate::archive::reader::{Outcome, Query, TimeRange};
 use crate::record::Operations;
 
 /// Ask the archives of blkiolatd what happened: which disk, which operation, when, how bad.
@@ -43,6 +39,10 @@ pub enum Command {
     Diff(DiffArgs),
     /// Latency over time as a heat map: in the terminal, SVG, PNG or one self-contained page
     Heatmap(HeatmapArgs),
+    /// The distribution of any range, as the daemon's terminal shows that of a window
+    Histogram(HistogramArgs),
+    /// The records as CSV or OpenMetrics text
+    Export(ExportArgs),
 }
 
 /// What to read.
@@ -182,6 +182,49 @@ pub struct HeatmapArgs {
     pub width: Option<u16>,
 }
 
+/// Options of `histogram`.
+#[derive(Debug, Args)]
+pub struct HistogramArgs {
+    /// What to read
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// Every recorded bucket (16 per octave) instead of powers of two
+    #[arg(long)]
+    pub fine: bool,
+    /// One histogram per operation
+    #[arg(long)]
+    pub by_op: bool,
+}
+
+/// Options of `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// What to read
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// What to write
+    #[arg(short, long, value_enum, default_value_t)]
+    pub format: ExportFormat,
+    /// Write to this file, which appears when it is complete; without it, standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// OpenMetrics only: distance of the samples
+    #[arg(long, value_name = "LENGTH", default_value = "5m")]
+    pub by: String,
+}
+
+/// A shape for other programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// CSV, one line per host, window, device, operation and bucket
+    #[default]
+    Csv,
+    /// CSV, one line per host, window, device and operation, with percentiles
+    CsvWide,
+    /// OpenMetrics text with timestamps, to fill Prometheus with the past
+    Openmetrics,
+}
+
 /// Why the program ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -196,259 +239,8 @@ pub enum Failure {
     Output(#[from] io::Error),
 }
 
-/// Runs the command line of this process; the exit code is 0, 1 (part of the input could not be
-/// used, or failure) or 2 (usage). A closed pipe is no failure.
-#[must_use]
-pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // --help and --version come here too; a closed pipe is nobody's loss.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
-    };
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let result = run(&cli.command, &mut out, &mut io::stderr())
-        .and_then(|code| out.flush().map(|()| code).map_err(Failure::from));
-    match result {
-        Ok(code) => code,
-        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            let _ = writeln!(io::stderr(), "blkiolat: {failure}");
-            ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
-        }
-    }
-}
-
-fn run(command: &Command, out: &mut dyn Write, log: &mut dyn Write) -> Result<ExitCode, Failure> {
-    match command {
-        Command::Report(args) => report(args, out, log),
-        Command::Diff(args) => diff(args, out, log),
-        Command::Heatmap(args) => heatmap(args, out, log),
-    }
-}
-
-fn report(
-    args: &ReportArgs,
-    out: &mut dyn Write,
-    log: &mut dyn Write,
-) -> Result<ExitCode, Failure> {
-    let now = args.source.filter.now();
-    let zone = now.time_zone();
-    let rows = match &args.by {
-        Some(by) => Rows::parse(by, zone.clone()).map_err(Failure::Usage)?,
-        None => Rows::default(),
-    };
-    let cut = rows.is_cut();
-    let mut shown = args.source.filter.shown();
-    if args.top.is_some() && args.source.filter.op.is_empty() {
-        shown.all = false;
-    }
-    let selection = args.source.filter.selection(rows)?;
-    let query = args.source.query(&now)?;
-    let (aggregate, outcome) = aggregate(&query, &selection, args.source.filter.threads());
-    state_problems(&outcome, log);
-    if outcome.coverage.is_empty() {
-        return Err(nothing(&query, &outcome));
-    }
-    let mut rows = summary::rows(&aggregate, shown, cut, zone);
-    if let Some(key) = args.sort.or(args.top.map(|_| SortKey::P99)) {
-        summary::sort(&mut rows, key);
-    }
-    rows.truncate(args.top.unwrap_or(usize::MAX));
-    let hosts = summary::hosts(&aggregate, &outcome.coverage, zone);
-    table::write(out, args.format, &hosts, &rows, zone)?;
-    Ok(args.source.filter.exit_code(&outcome))
-}
-
-fn diff(args: &DiffArgs, out: &mut dyn Write, log: &mut dyn Write) -> Result<ExitCode, Failure> {
-    let now = args.filter.now();
-    let selection = args.filter.selection(Rows::default())?;
-    let mut code = ExitCode::SUCCESS;
-    let mut side = |text: &str| {
-        let query = side(text, &now, &args.paths, &args.filter.host)?;
-        let (sums, outcome) = aggregate(&query, &selection, args.filter.threads());
-        state_problems(&outcome, log);
-        if outcome.coverage.is_empty() {
-            return Err(nothing(&query, &outcome));
-        }
-        if args.filter.is_incomplete(&outcome) {
-            code = ExitCode::FAILURE;
-        }
-        Ok(sums)
-    };
-    let (a, b) = (side(&args.a)?, side(&args.b)?);
-    let mut changes = diff::compare(&a, &b, args.filter.shown(), args.merge_hosts);
-    changes.truncate(args.top.unwrap_or(usize::MAX));
-    diff::write(out, args.format, [&args.a, &args.b], &changes)?;
-    Ok(code)
-}
-
-fn heatmap(
-    args: &HeatmapArgs,
-    out: &mut dyn Write,
-    log: &mut dyn Write,
-) -> Result<ExitCode, Failure> {
-    let now = args.source.filter.now();
-    let picture = args.output.as_deref().map(Picture::of).transpose()?;
-    let query = args.source.query(&now)?;
-    let selection = args.source.filter.selection(Rows::default())?;
-    let collector = || Collector::new(selection.clone());
-    let (parts, outcome) = reader::read(&query, args.source.filter.threads(), collector);
-    state_problems(&outcome, log);
-    let mut whole = collector();
-    parts.into_iter().for_each(|part| whole.merge(part));
-    let terminal = || terminal_size::terminal_size().map_or(100, |(width, _)| width.0);
-    let columns = match picture {
-        None => heatmap::terminal::columns(args.width.unwrap_or_else(terminal).into()),
-        Some(Picture::Page) => heatmap::draw::COLUMNS * 2,
-        Some(_) => heatmap::draw::COLUMNS,
-    };
-    let map = whole.map(columns, args.source.filter.shown(), now.time_zone());
-    let mut map = map.ok_or_else(|| nothing(&query, &outcome))?;
-    if map.panels.is_empty() {
-        return Err(Failure::Data("no request of the devices and operations asked for".into()));
-    }
-    let all = if picture == Some(Picture::Page) { usize::MAX } else { 6 };
-    let most = args.top.map_or(all, usize::from);
-    if map.panels.len() > most {
-        let _ = writeln!(
-            log,
-            "blkiolat: {} of {} devices and operations are shown; --top, --device, --op and \
-             --host choose others",
-            most,
-            map.panels.len()
-        );
-        map.panels.truncate(most);
-    }
-    match (&args.output, picture) {
-        (Some(path), Some(picture)) => {
-            let bytes = picture.render(&map, args.theme)?;
-            output::replace(path, &bytes).map_err(|error| {
-                Failure::Data(format!("cannot write {}: {error}", path.display()))
-            })?;
-        }
-        _ => {
-            let variable = |name: &str| std::env::var(name).ok();
-            let depth = args
-                .colour
-                .unwrap_or_else(|| Depth::of_environment(io::stdout().is_terminal(), variable));
-            heatmap::terminal::write(out, &map, depth)?;
-        }
-    }
-    Ok(args.source.filter.exit_code(&outcome))
-}
-
-/// A kind of file that a heat map can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Picture {
-    Svg,
-    Png,
-    Page,
-}
-
-impl Picture {
-    fn of(path: &Path) -> Result<Self, Failure> {
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("svg") => Ok(Self::Svg),
-            Some("png") => Ok(Self::Png),
-            Some("html" | "htm") => Ok(Self::Page),
-            _ => Err(Failure::Usage(format!(
-                "--output {}: expected a name that ends in .svg, .png or .html",
-                path.display()
-            ))),
-        }
-    }
-
-    fn render(self, map: &heatmap::Map, theme: Option<Theme>) -> Result<Vec<u8>, Failure> {
-        let failure = |error: io::Error| Failure::Data(format!("cannot draw the map: {error}"));
-        match self {
-            Self::Svg => Ok(heatmap::svg::render(map, theme).into_bytes()),
-            Self::Png => heatmap::png::render(map, theme.unwrap_or(Theme::Light)).map_err(failure),
-            Self::Page => {
-                heatmap::html::render(map, theme).map(String::into_bytes).map_err(failure)
-            }
-        }
-    }
-}
-
-/// What one side of a comparison means: an archive that exists, a range of time, or a choice.
-fn side(text: &str, now: &Zoned, paths: &[PathBuf], hosts: &[String]) -> Result<Query, Failure> {
-    let mut query =
-        Query { paths: paths.to_vec(), range: TimeRange::default(), hosts: globs(hosts)? };
-    if Path::new(text).exists() {
-        query.paths = vec![text.into()];
-        return Ok(query);
-    }
-    if let Some(range) = times::parse_range(text, now) {
-        query.range = range.map_err(Failure::Usage)?;
-        return Ok(query);
-    }
-    let mut paths = Vec::new();
-    let mut hosts = Vec::new();
-    for choice in text.split(',') {
-        let instant = |value: &str| times::parse_instant(value, now).map_err(Failure::Usage);
-        match choice.split_once('=') {
-            Some(("host", value)) => hosts.push(value.to_owned()),
-            Some(("path", value)) => paths.push(value.into()),
-            Some(("since", value)) => query.range.since_us = Some(instant(value)?),
-            Some(("until", value)) => query.range.until_us = Some(instant(value)?),
-            _ => {
-                return Err(Failure::Usage(format!(
-                    "`{text}` is no path that exists, no range of time (yesterday, 2026-11-22, \
-                     09:00..10:00) and no choice (host=GLOB,since=TIME,until=TIME,path=PATH)"
-                )));
-            }
-        }
-    }
-    if !paths.is_empty() {
-        query.paths = paths;
-    }
-    if !hosts.is_empty() {
-        query.hosts = globs(&hosts)?;
-    }
-    Ok(query)
-}
-
-/// Reads and adds up everything that `query` and `selection` ask for.
-fn aggregate(query: &Query, selection: &Selection, threads: usize) -> (Aggregate, Outcome) {
-    let (parts, outcome) = reader::read(query, threads, || Aggregate::new(selection.clone()));
-    (Aggregate::merged(parts), outcome)
-}
-
-/// Writes what could not be used; if that cannot be written either, there is nobody to tell.
-fn state_problems(outcome: &Outcome, log: &mut dyn Write) {
-    for problem in &outcome.problems {
-        let _ = writeln!(log, "blkiolat: {}", printable(&problem.to_string()));
-    }
-    if outcome.duplicates > 0 {
-        let _ = writeln!(
-            log,
-            "blkiolat: {} windows were there more than once and are counted once",
-            outcome.duplicates
-        );
-    }
-}
-
-/// What to say when no window is left.
-fn nothing(query: &Query, outcome: &Outcome) -> Failure {
-    let paths: Vec<_> = query.paths.iter().map(|path| path.display().to_string()).collect();
-    let read = outcome.inputs + outcome.outside;
-    Failure::Data(if read == 0 {
-        format!("no .jsonl or .jsonl.gz file in {}", paths.join(", "))
-    } else {
-        format!(
-            "no window in {} ({read} files) is of the time and hosts asked for",
-            paths.join(", ")
-        )
-    })
-}
-
 impl SourceArgs {
-    fn query(&self, now: &Zoned) -> Result<Query, Failure> {
+    pub(super) fn query(&self, now: &Zoned) -> Result<Query, Failure> {
         let instant = |text: &Option<String>| {
             let parse = |text: &String| times::parse_instant(text, now);
             text.as_ref().map(parse).transpose().map_err(Failure::Usage)
@@ -464,12 +256,12 @@ impl SourceArgs {
 }
 
 impl FilterArgs {
-    fn now(&self) -> Zoned {
+    pub(super) fn now(&self) -> Zoned {
         let zone = if self.utc { TimeZone::UTC } else { TimeZone::system() };
         Zoned::now().with_time_zone(zone)
     }
 
-    fn threads(&self) -> usize {
+    pub(super) fn threads(&self) -> usize {
         self.threads.map_or_else(
             || std::thread::available_parallelism().map_or(1, usize::from),
             usize::from,
@@ -477,12 +269,12 @@ impl FilterArgs {
     }
 
     /// The rows that a report shows.
-    fn shown(&self) -> Shown {
+    pub(super) fn shown(&self) -> Shown {
         let named = |operation| self.op.is_empty() || self.op.contains(&operation);
         Shown { operations: operations(named), all: named(Operation::All) }
     }
 
-    fn selection(&self, rows: Rows) -> Result<Selection, Failure> {
+    pub(super) fn selection(&self, rows: Rows) -> Result<Selection, Failure> {
         // The row of all operations needs each of them.
         let every = self.op.is_empty() || self.op.contains(&Operation::All);
         let some = operations(|operation| self.op.contains(&operation));
@@ -490,11 +282,11 @@ impl FilterArgs {
     }
 
     /// Whether something could not be used, and the user wants to be told by the exit code.
-    fn is_incomplete(&self, outcome: &Outcome) -> bool {
+    pub(super) fn is_incomplete(&self, outcome: &Outcome) -> bool {
         !self.lenient && !outcome.problems.is_empty()
     }
 
-    fn exit_code(&self, outcome: &Outcome) -> ExitCode {
+    pub(super) fn exit_code(&self, outcome: &Outcome) -> ExitCode {
         if self.is_incomplete(outcome) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 }
@@ -507,7 +299,7 @@ fn operations(named: impl Fn(Operation) -> bool) -> [bool; OPERATIONS] {
 }
 
 /// One matcher of all globs; none when there are none.
-fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
+pub(super) fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
     let usage = |error: globset::Error| Failure::Usage(error.to_string());
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {

@@ -128,7 +128,7 @@ impl Collector {
         for (host, rows) in &self.sums.hosts {
             panels.extend(frame.host_panels(host, rows, shown));
         }
-        panels.sort_by(|a: &Panel, b| b.count.cmp(&a.count));
+        panels.sort_by_key(|panel: &Panel| std::cmp::Reverse(panel.count));
         let begin_us = frame.begin_us;
         Some(Map { begin_us, width_us, columns, panels, zone: zone.clone() })
     }

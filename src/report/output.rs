@@ -2,13 +2,20 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-/// A file that takes its name only when it is complete. Dropped before, it leaves nothing behind.
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+/// A file that takes its name only when it is complete. Dropped before, or killed, it leaves
+/// nothing behind: until then it has no name at all, where the file system can do that.
 #[derive(Debug)]
 pub struct Output {
-    writer: Option<BufWriter<File>>,
+    writer: BufWriter<File>,
     temporary: PathBuf,
+    /// Whether the temporary name is taken: always, where a file cannot be without a name.
+    named: bool,
     path: PathBuf,
 }
 
@@ -23,8 +30,20 @@ impl Output {
         hidden.push(name);
         hidden.push(format!(".{}.tmp", std::process::id()));
         let temporary = path.with_file_name(hidden);
-        let file = File::create_new(&temporary)?;
-        Ok(Self { writer: Some(BufWriter::new(file)), temporary, path: path.to_owned() })
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let (file, named) = match rustix::fs::open(directory, flags, Mode::from(0o666)) {
+            Ok(file) => (File::from(file), false),
+            // How file systems and kernels without O_TMPFILE answer.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                (File::create_new(&temporary)?, true)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { writer: BufWriter::new(file), temporary, named, path: path.to_owned() })
     }
 
     /// Gives the file its name, in place of whatever had it.
@@ -32,27 +51,37 @@ impl Output {
     /// # Errors
     /// When what was written cannot be stored; then nothing is left behind.
     pub fn finish(mut self) -> io::Result<()> {
-        if let Some(writer) = self.writer.take() {
-            writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        self.writer.flush()?;
+        let file = self.writer.get_ref();
+        file.sync_all()?;
+        if !self.named {
+            // A link cannot replace a file, a rename can: hence the name in between.
+            let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+            rustix::fs::linkat(CWD, link, CWD, &self.temporary, AtFlags::SYMLINK_FOLLOW)?;
+            self.named = true;
         }
-        fs::rename(&self.temporary, &self.path)
+        fs::rename(&self.temporary, &self.path)?;
+        self.named = false;
+        Ok(())
     }
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.as_mut().map_or(Ok(0), |writer| writer.write(bytes))
+        self.writer.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.writer.as_mut().map_or(Ok(()), Write::flush)
+        self.writer.flush()
     }
 }
 
 impl Drop for Output {
     fn drop(&mut self) {
-        // After `finish` there is nothing of that name; any other failure has no remedy here.
-        let _ = fs::remove_file(&self.temporary);
+        if self.named {
+            // If that fails too, there is no further remedy.
+            let _ = fs::remove_file(&self.temporary);
+        }
     }
 }
 
@@ -77,6 +106,7 @@ mod tests {
         let files = || fs::read_dir(root.path()).unwrap().count();
         let mut output = Output::create(&path).unwrap();
         output.write_all(b"half").unwrap();
+        output.flush().unwrap();
         assert!(!path.exists());
         drop(output);
         assert_eq!(files(), 0);

@@ -12,6 +12,9 @@ use super::units::{counted, duration, latency, printable, three_digits};
 /// Gaps of one host that the table names; the JSON has all.
 const GAPS_SHOWN: usize = 5;
 
+/// Hosts that the table describes one by one; of more, only those with something missing.
+const HOSTS_SHOWN: usize = 10;
+
 /// How a result is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -112,7 +115,11 @@ pub fn write(
             }
             Ok(())
         }
-        Format::Csv => csv(out, rows),
+        Format::Csv => {
+            let mut csv = CsvRows::new(out);
+            rows.iter().try_for_each(|row| csv.write(row))?;
+            csv.finish()
+        }
     }
 }
 
@@ -128,34 +135,47 @@ fn json_line(out: &mut dyn Write, kind: &str, value: &impl Serialize) -> io::Res
     writeln!(out)
 }
 
-/// The rows as CSV. The column `time` is there in any case, so that the columns never change.
-fn csv(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        time: Option<&'a str>,
-        host: &'a str,
-        device: &'a str,
-        operation: &'a str,
-        count: u64,
-        iops: f64,
-        bytes: u64,
-        mb_per_s: f64,
-        mean_us: Option<f64>,
-        p50_us: Option<f64>,
-        p90_us: Option<f64>,
-        p99_us: Option<f64>,
-        p999_us: Option<f64>,
-        max_us: Option<f64>,
-        resolution: &'a str,
-        errors: u64,
-        requeues: Option<u64>,
-        inflight_mean: Option<f64>,
-        inflight_max: Option<u64>,
-        oldest_us: Option<f64>,
+/// Rows as CSV. The column `time` is there in any case, so that the columns never change.
+pub struct CsvRows<W: Write> {
+    writer: csv::Writer<W>,
+}
+
+#[derive(Serialize)]
+struct CsvRow<'a> {
+    time: Option<&'a str>,
+    host: &'a str,
+    device: &'a str,
+    operation: &'a str,
+    count: u64,
+    iops: f64,
+    bytes: u64,
+    mb_per_s: f64,
+    mean_us: Option<f64>,
+    p50_us: Option<f64>,
+    p90_us: Option<f64>,
+    p99_us: Option<f64>,
+    p999_us: Option<f64>,
+    max_us: Option<f64>,
+    resolution: &'a str,
+    errors: u64,
+    requeues: Option<u64>,
+    inflight_mean: Option<f64>,
+    inflight_max: Option<u64>,
+    oldest_us: Option<f64>,
+}
+
+impl<W: Write> CsvRows<W> {
+    /// Begins with the header, once there is a row.
+    pub fn new(out: W) -> Self {
+        Self { writer: csv::Writer::from_writer(out) }
     }
-    let mut writer = csv::Writer::from_writer(out);
-    for row in rows {
-        let line = Line {
+
+    /// Writes one row.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn write(&mut self, row: &Row) -> io::Result<()> {
+        let line = CsvRow {
             time: row.time.as_deref(),
             host: &row.host,
             device: &row.device,
@@ -177,9 +197,16 @@ fn csv(out: &mut dyn Write, rows: &[Row]) -> io::Result<()> {
             inflight_max: row.inflight_max,
             oldest_us: row.oldest_us,
         };
-        writer.serialize(line).map_err(io_error)?;
+        self.writer.serialize(line).map_err(io_error)
     }
-    writer.flush()
+
+    /// Writes what is still held back.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
 }
 
 /// The I/O error in a CSV error; a closed pipe must stay recognisable.
@@ -196,9 +223,7 @@ fn table(
     rows: &[Row],
     zone: &TimeZone,
 ) -> io::Result<()> {
-    for host in hosts {
-        write_host(out, host, zone)?;
-    }
+    write_hosts(out, hosts, zone)?;
     if rows.is_empty() {
         return Ok(());
     }
@@ -264,18 +289,17 @@ fn write_host(out: &mut dyn Write, host: &HostSummary, zone: &TimeZone) -> io::R
     let span_us = last_us.saturating_sub(first_us);
     writeln!(
         out,
-        "{}: {} from {} to {} ({}), {}",
+        "{}: {} from {} to {} {} ({}), {}",
         printable(&host.host),
         counted(host.windows, "window"),
         times::civil(first_us, zone),
         times::civil(last_us, zone),
+        times::zone_name(last_us, zone),
         duration(span_us),
         counted(host.runs, "run"),
     )?;
-    let uncovered_us = span_us - (host.time_s * 1e6) as i64;
-    // A daemon that runs without a break misses some microseconds between its windows.
-    if uncovered_us > 1_000_000 && uncovered_us > span_us / 10_000 {
-        writeln!(out, "  not covered: {}", duration(uncovered_us))?;
+    if let Some(us) = uncovered_us(host) {
+        writeln!(out, "  not covered: {}", duration(us))?;
     }
     if host.missing_windows > 0 {
         writeln!(out, "  missing: {}", counted(host.missing_windows, "window"))?;
@@ -293,17 +317,101 @@ fn write_host(out: &mut dyn Write, host: &HostSummary, zone: &TimeZone) -> io::R
             writeln!(out, "    and {}", counted(more, "more gap"))?;
         }
     }
-    for (count, what) in [
+    for (count, what) in losses(host) {
+        if count > 0 {
+            writeln!(out, "  {count} {what}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Time between the first and the last window without a window, if it is worth a word: a daemon
+/// that runs without a break misses some microseconds between its windows.
+fn uncovered_us(host: &HostSummary) -> Option<i64> {
+    let span_us = host.range_us.1.saturating_sub(host.range_us.0);
+    let uncovered_us = span_us.saturating_sub((host.time_s * 1e6) as i64);
+    (uncovered_us > 1_000_000 && uncovered_us > span_us / 10_000).then_some(uncovered_us)
+}
+
+/// What a host could not measure or keep, in words.
+fn losses(host: &HostSummary) -> [(u64, &'static str); 6] {
+    [
         (host.audit.dropped_snapshots, "snapshots dropped by the writer"),
         (host.audit.untracked_completions, "completions without a start record"),
         (host.audit.inflight_table_full, "requests not measured: in-flight table full"),
         (host.audit.device_table_full, "requests not measured: device table full"),
         (host.audit.probe_misses, "probe runs skipped by the kernel"),
         (host.overlaps, "overlaps in time: two daemons at once, or a clock that was set back"),
-    ] {
-        if count > 0 {
-            writeln!(out, "  {count} {what}")?;
-        }
+    ]
+}
+
+/// Every host, or of a fleet only what is worth a word.
+fn write_hosts(out: &mut dyn Write, hosts: &[HostSummary], zone: &TimeZone) -> io::Result<()> {
+    if hosts.len() <= HOSTS_SHOWN {
+        return hosts.iter().try_for_each(|host| write_host(out, host, zone));
+    }
+    let incomplete = |host: &&HostSummary| {
+        let lost = losses(host).iter().any(|&(count, _)| count > 0);
+        lost || host.missing_windows > 0 || uncovered_us(host).is_some()
+    };
+    let incomplete: Vec<_> = hosts.iter().filter(incomplete).collect();
+    let first_us = hosts.iter().map(|host| host.range_us.0).min().unwrap_or(0);
+    let last_us = hosts.iter().map(|host| host.range_us.1).max().unwrap_or(0);
+    writeln!(
+        out,
+        "{} hosts: {} from {} to {} {}; {} with something missing",
+        hosts.len(),
+        counted(hosts.iter().map(|host| host.windows).sum(), "window"),
+        times::civil(first_us, zone),
+        times::civil(last_us, zone),
+        times::zone_name(last_us, zone),
+        incomplete.len(),
+    )?;
+    for host in incomplete.iter().take(HOSTS_SHOWN) {
+        write_host(out, host, zone)?;
+    }
+    if incomplete.len() > HOSTS_SHOWN {
+        writeln!(out, "and {} more", incomplete.len() - HOSTS_SHOWN)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Audit;
+
+    fn host(name: &str) -> HostSummary {
+        HostSummary {
+            host: name.into(),
+            first: String::new(),
+            last: String::new(),
+            windows: 720,
+            time_s: 3600.0,
+            runs: 1,
+            missing_windows: 0,
+            gaps: Vec::new(),
+            overlaps: 0,
+            audit: Audit::default(),
+            range_us: (1_795_305_600_000_000, 1_795_309_200_000_000),
+        }
+    }
+
+    #[test]
+    fn of_a_fleet_only_what_is_worth_a_word() {
+        let mut hosts: Vec<_> = (0..100).map(|i| host(&format!("db-{i}"))).collect();
+        hosts[7].audit.probe_misses = 3;
+        hosts[9].range_us.1 += 600_000_000;
+        let mut out = Vec::new();
+        write_hosts(&mut out, &hosts, &TimeZone::UTC).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "100 hosts: 72000 windows from 2026-11-22 00:00:00 to 2026-11-22 01:10:00 UTC; 2 with \
+             something missing\n\
+             db-7: 720 windows from 2026-11-22 00:00:00 to 2026-11-22 01:00:00 UTC (1h), 1 run\n  \
+             3 probe runs skipped by the kernel\n\
+             db-9: 720 windows from 2026-11-22 00:00:00 to 2026-11-22 01:10:00 UTC (1h 10m), 1 run\n  \
+             not covered: 10m\n"
+        );
+    }
 }

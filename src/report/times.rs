@@ -172,6 +172,13 @@ pub fn civil(at_us: i64, zone: &TimeZone) -> String {
     timestamp.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
+/// The name of `zone` at `at_us`, for example `CET`, or its offset.
+#[must_use]
+pub fn zone_name(at_us: i64, zone: &TimeZone) -> String {
+    let timestamp = Timestamp::from_microsecond(at_us).unwrap_or_default();
+    timestamp.to_zoned(zone.clone()).strftime("%Z").to_string()
+}
+
 /// `at_us` in `zone` for programs: RFC 3339 with the offset, to the second or as fine as needed.
 #[must_use]
 pub fn rfc3339(at_us: i64, zone: &TimeZone) -> String {
@@ -262,6 +269,7 @@ mod tests {
         let zone = now().time_zone().clone();
         let at = now().timestamp().as_microsecond();
         assert_eq!(civil(at, &zone), "2026-11-22 15:45:00");
+        assert_eq!(zone_name(at, &zone), "CET");
         assert_eq!(rfc3339(at, &zone), "2026-11-22T15:45:00+01:00");
     }
 

@@ -32,7 +32,7 @@ pub fn three_digits(value: f64) -> String {
 #[must_use]
 pub fn duration(us: i64) -> String {
     let seconds = us.max(0) / 1_000_000;
-    if us < 10_000_000 {
+    if us < 10_000_000 && us % 1_000_000 != 0 {
         return format!("{:.1}s", us.max(0) as f64 / 1e6);
     }
     let parts = [
@@ -42,8 +42,9 @@ pub fn duration(us: i64) -> String {
         (seconds % 60, 's'),
     ];
     let first = parts.iter().position(|&(value, _)| value > 0).unwrap_or(3);
-    let shown = parts[first..].iter().take(2).filter(|&&(value, _)| value > 0);
-    shown.map(|(value, unit)| format!("{value}{unit}")).collect::<Vec<_>>().join(" ")
+    let shown = parts[first..].iter().take(2).enumerate();
+    let shown = shown.filter(|&(place, &(value, _))| place == 0 || value > 0);
+    shown.map(|(_, (value, unit))| format!("{value}{unit}")).collect::<Vec<_>>().join(" ")
 }
 
 /// `1 window`, `2 windows`.
@@ -94,7 +95,9 @@ mod tests {
     fn durations() {
         for (us, expected) in [
             (-1, "0.0s"),
+            (0, "0s"),
             (5_000_300, "5.0s"),
+            (5_000_000, "5s"),
             (45_000_000, "45s"),
             (60_000_000, "1m"),
             (750_000_000, "12m 30s"),

@@ -1,5 +1,6 @@
 //! Made-up archives and runs of `blkiolat` for the tests of the reader.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::fs;

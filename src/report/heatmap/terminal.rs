@@ -9,6 +9,8 @@ use crate::report::units::{duration, latency, printable};
 
 /// Characters in front of the plot: a latency and the axis.
 const MARGIN: usize = 9;
+/// Most characters across for one column.
+const WIDEST: usize = 8;
 /// Shares without colour, from little to much.
 const RAMP: &[u8] = b".:-=+*#%@";
 /// Marks of the percentile lines, by number of the line.
@@ -76,17 +78,18 @@ pub fn columns(width: usize) -> usize {
     width.saturating_sub(MARGIN + 1).clamp(10, 1000)
 }
 
-/// Writes the map's panels.
+/// Writes the map's panels; few columns become as wide as fits into `columns` characters.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write(out: &mut dyn Write, map: &Map, depth: Depth) -> io::Result<()> {
+pub fn write(out: &mut dyn Write, map: &Map, depth: Depth, columns: usize) -> io::Result<()> {
+    let wide = (columns / map.columns.max(1)).clamp(1, WIDEST);
     for (place, panel) in map.panels.iter().enumerate() {
         if place > 0 {
             writeln!(out)?;
         }
         let cells = panel.cells(4);
-        write_panel(out, map, panel, &cells, depth)?;
+        write_panel(out, map, panel, &cells, depth, wide)?;
     }
     Ok(())
 }
@@ -97,6 +100,7 @@ fn write_panel(
     panel: &Panel,
     cells: &Cells,
     depth: Depth,
+    wide: usize,
 ) -> io::Result<()> {
     let scale = Scale::new(cells.most);
     let (host, device) = (printable(&panel.host), printable(&panel.device));
@@ -121,7 +125,8 @@ fn write_panel(
             if share > 0.0 && depth != Depth::Ascii {
                 let rgb = viridis(scale.place(share));
                 let text = Depth::foreground(rgb);
-                write!(out, "{}{text}{}", depth.background(rgb), mark.unwrap_or(' '))?;
+                let cell = mark.unwrap_or(' ').to_string().repeat(wide);
+                write!(out, "{}{text}{cell}", depth.background(rgb))?;
                 coloured = true;
                 continue;
             }
@@ -135,11 +140,11 @@ fn write_panel(
                 _ if totals.is_none() => '/',
                 _ => ' ',
             };
-            write!(out, "{cell}")?;
+            write!(out, "{}", cell.to_string().repeat(wide))?;
         }
         writeln!(out, "{}", if coloured { "\x1b[0m" } else { "" })?;
     }
-    write_time_axis(out, map)?;
+    write_time_axis(out, map, wide)?;
     write_legend(out, panel, scale, depth)
 }
 
@@ -169,12 +174,12 @@ fn marks(panel: &Panel, cells: &Cells) -> Vec<[Option<usize>; 3]> {
     panel.columns.iter().map(of_column).collect()
 }
 
-fn write_time_axis(out: &mut dyn Write, map: &Map) -> io::Result<()> {
-    let mut axis = vec!['-'; map.columns];
+fn write_time_axis(out: &mut dyn Write, map: &Map, wide: usize) -> io::Result<()> {
+    let mut axis = vec!['-'; map.columns * wide];
     let mut labels: Vec<char> = Vec::new();
     for (at_us, label) in time_ticks(map) {
-        let place = ((at_us - map.begin_us) / map.width_us) as usize;
-        if place >= map.columns {
+        let place = ((at_us - map.begin_us) * wide as i64 / map.width_us) as usize;
+        if place >= axis.len() {
             continue;
         }
         axis[place] = '+';

@@ -1,0 +1,352 @@
+//! What each subcommand of `blkiolat` does.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use jiff::Zoned;
+
+use super::aggregate::{Aggregate, Selection};
+use super::cli::{
+    Cli, Command, DiffArgs, ExportArgs, ExportFormat, Failure, HeatmapArgs, HistogramArgs,
+    ReportArgs, globs,
+};
+use super::export::{self, CsvExport};
+use super::heatmap::png::Theme;
+use super::heatmap::terminal::Depth;
+use super::heatmap::{self, Collector};
+use super::summary::{self, SortKey};
+use super::times::{self, Rows};
+use super::units::printable;
+use super::{diff, output, picture, table};
+use crate::archive::reader::{self, Outcome, Query, TimeRange};
+use crate::terminal::Language;
+
+/// Runs the command line of this process; the exit code is 0, 1 (part of the input could not be
+/// used, or failure) or 2 (usage). A closed pipe is no failure.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // --help and --version come here too; a closed pipe is nobody's loss.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let result = run(&cli.command, &mut out, &mut io::stderr())
+        .and_then(|code| out.flush().map(|()| code).map_err(Failure::from));
+    match result {
+        Ok(code) => code,
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "blkiolat: {failure}");
+            ExitCode::from(if matches!(failure, Failure::Usage(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(command: &Command, out: &mut dyn Write, log: &mut dyn Write) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Report(args) => report(args, out, log),
+        Command::Diff(args) => diff(args, out, log),
+        Command::Heatmap(args) => heatmap(args, out, log),
+        Command::Histogram(args) => histogram(args, out, log),
+        Command::Export(args) => export(args, out, log),
+    }
+}
+
+fn report(
+    args: &ReportArgs,
+    out: &mut dyn Write,
+    log: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let now = args.source.filter.now();
+    let zone = now.time_zone();
+    let rows = match &args.by {
+        Some(by) => Rows::parse(by, zone.clone()).map_err(Failure::Usage)?,
+        None => Rows::default(),
+    };
+    let cut = rows.is_cut();
+    let mut shown = args.source.filter.shown();
+    if args.top.is_some() && args.source.filter.op.is_empty() {
+        shown.all = false;
+    }
+    let selection = args.source.filter.selection(rows)?;
+    let query = args.source.query(&now)?;
+    let (aggregate, outcome) = aggregate(&query, &selection, args.source.filter.threads());
+    state_problems(&outcome, log);
+    if outcome.coverage.is_empty() {
+        return Err(nothing(&query, &outcome));
+    }
+    let mut rows = summary::rows(&aggregate, shown, cut, zone);
+    if let Some(key) = args.sort.or(args.top.map(|_| SortKey::P99)) {
+        summary::sort(&mut rows, key);
+    }
+    rows.truncate(args.top.unwrap_or(usize::MAX));
+    let hosts = summary::hosts(&aggregate, &outcome.coverage, zone);
+    table::write(out, args.format, &hosts, &rows, zone)?;
+    Ok(args.source.filter.exit_code(&outcome))
+}
+
+fn diff(args: &DiffArgs, out: &mut dyn Write, log: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let now = args.filter.now();
+    let selection = args.filter.selection(Rows::default())?;
+    let mut code = ExitCode::SUCCESS;
+    let mut side = |text: &str| {
+        let query = side(text, &now, &args.paths, &args.filter.host)?;
+        let (sums, outcome) = aggregate(&query, &selection, args.filter.threads());
+        state_problems(&outcome, log);
+        if outcome.coverage.is_empty() {
+            return Err(nothing(&query, &outcome));
+        }
+        if args.filter.is_incomplete(&outcome) {
+            code = ExitCode::FAILURE;
+        }
+        Ok(sums)
+    };
+    let (a, b) = (side(&args.a)?, side(&args.b)?);
+    let mut changes = diff::compare(&a, &b, args.filter.shown(), args.merge_hosts);
+    changes.truncate(args.top.unwrap_or(usize::MAX));
+    diff::write(out, args.format, [&args.a, &args.b], &changes)?;
+    Ok(code)
+}
+
+fn heatmap(
+    args: &HeatmapArgs,
+    out: &mut dyn Write,
+    log: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let now = args.source.filter.now();
+    let picture = args.output.as_deref().map(Picture::of).transpose()?;
+    let query = args.source.query(&now)?;
+    let selection = args.source.filter.selection(Rows::default())?;
+    let collector = || Collector::new(selection.clone());
+    let (parts, outcome) = reader::read(&query, args.source.filter.threads(), collector);
+    state_problems(&outcome, log);
+    let mut whole = collector();
+    parts.into_iter().for_each(|part| whole.merge(part));
+    let terminal = || terminal_size::terminal_size().map_or(100, |(width, _)| width.0);
+    let columns = match picture {
+        None => heatmap::terminal::columns(args.width.unwrap_or_else(terminal).into()),
+        Some(Picture::Page) => heatmap::draw::COLUMNS * 2,
+        Some(_) => heatmap::draw::COLUMNS,
+    };
+    let map = whole.map(columns, args.source.filter.shown(), now.time_zone());
+    let mut map = map.ok_or_else(|| nothing(&query, &outcome))?;
+    if map.panels.is_empty() {
+        return Err(Failure::Data("no request of the devices and operations asked for".into()));
+    }
+    let all = if picture == Some(Picture::Page) { usize::MAX } else { 6 };
+    let most = args.top.map_or(all, usize::from);
+    if map.panels.len() > most {
+        let _ = writeln!(
+            log,
+            "blkiolat: {} of {} devices and operations are shown; --top, --device, --op and \
+             --host choose others",
+            most,
+            map.panels.len()
+        );
+        map.panels.truncate(most);
+    }
+    match (&args.output, picture) {
+        (Some(path), Some(picture)) => {
+            let bytes = picture.render(&map, args.theme)?;
+            output::replace(path, &bytes).map_err(|error| {
+                Failure::Data(format!("cannot write {}: {error}", path.display()))
+            })?;
+        }
+        _ => {
+            let variable = |name: &str| std::env::var(name).ok();
+            let depth = args
+                .colour
+                .unwrap_or_else(|| Depth::of_environment(io::stdout().is_terminal(), variable));
+            heatmap::terminal::write(out, &map, depth, columns)?;
+        }
+    }
+    Ok(args.source.filter.exit_code(&outcome))
+}
+
+fn histogram(
+    args: &HistogramArgs,
+    out: &mut dyn Write,
+    log: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let filter = &args.source.filter;
+    let now = filter.now();
+    let selection = filter.selection(Rows::default())?;
+    let query = args.source.query(&now)?;
+    let (aggregate, outcome) = aggregate(&query, &selection, filter.threads());
+    state_problems(&outcome, log);
+    if outcome.coverage.is_empty() {
+        return Err(nothing(&query, &outcome));
+    }
+    let range = |host: &str| {
+        outcome.coverage.get(host).map_or((0, 0), |coverage| (coverage.first_us, coverage.last_us))
+    };
+    let language = Language::of_environment(|name| std::env::var(name).ok());
+    let style = picture::Style { fine: args.fine, by_operation: args.by_op, language };
+    picture::write(out, &aggregate, range, filter.shown(), style, now.time_zone())?;
+    Ok(filter.exit_code(&outcome))
+}
+
+fn export(
+    args: &ExportArgs,
+    out: &mut dyn Write,
+    log: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let Some(path) = &args.output else { return write_export(args, out, log) };
+    let failure =
+        |error: io::Error| Failure::Data(format!("cannot write {}: {error}", path.display()));
+    let mut file = output::Output::create(path).map_err(failure)?;
+    let code = write_export(args, &mut file, log).map_err(|error| match error {
+        Failure::Output(error) => failure(error),
+        other => other,
+    })?;
+    file.finish().map_err(failure)?;
+    Ok(code)
+}
+
+fn write_export(
+    args: &ExportArgs,
+    out: &mut dyn Write,
+    log: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
+    let filter = &args.source.filter;
+    let now = filter.now();
+    let zone = now.time_zone();
+    let query = args.source.query(&now)?;
+    let outcome = if args.format == ExportFormat::Openmetrics {
+        let usage = || Failure::Usage(format!("`{}` is no distance; expected 1m, 5m ...", args.by));
+        let by = humantime::parse_duration(&args.by).map_err(|_| usage())?;
+        let step_s = i64::try_from(by.as_secs()).ok().filter(|&step| step > 0).ok_or_else(usage)?;
+        let selection = filter.selection(Rows::epoch(step_s))?;
+        let (aggregate, outcome) = aggregate(&query, &selection, filter.threads());
+        export::write_openmetrics(out, &aggregate, filter.shown(), step_s)?;
+        outcome
+    } else {
+        let selection = filter.selection(Rows::default())?;
+        let mut csv = if args.format == ExportFormat::Csv {
+            CsvExport::long(out, selection, zone.clone())?
+        } else {
+            CsvExport::wide(out, selection, filter.shown(), zone.clone())
+        };
+        let outcome = reader::read_in_order(&query, &mut csv);
+        csv.finish()?;
+        outcome
+    };
+    state_problems(&outcome, log);
+    if outcome.coverage.is_empty() {
+        return Err(nothing(&query, &outcome));
+    }
+    Ok(filter.exit_code(&outcome))
+}
+
+/// A kind of file that a heat map can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Picture {
+    Svg,
+    Png,
+    Page,
+}
+
+impl Picture {
+    fn of(path: &Path) -> Result<Self, Failure> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("svg") => Ok(Self::Svg),
+            Some("png") => Ok(Self::Png),
+            Some("html" | "htm") => Ok(Self::Page),
+            _ => Err(Failure::Usage(format!(
+                "--output {}: expected a name that ends in .svg, .png or .html",
+                path.display()
+            ))),
+        }
+    }
+
+    fn render(self, map: &heatmap::Map, theme: Option<Theme>) -> Result<Vec<u8>, Failure> {
+        let failure = |error: io::Error| Failure::Data(format!("cannot draw the map: {error}"));
+        match self {
+            Self::Svg => Ok(heatmap::svg::render(map, theme).into_bytes()),
+            Self::Png => heatmap::png::render(map, theme.unwrap_or(Theme::Light)).map_err(failure),
+            Self::Page => {
+                heatmap::html::render(map, theme).map(String::into_bytes).map_err(failure)
+            }
+        }
+    }
+}
+
+/// What one side of a comparison means: an archive that exists, a range of time, or a choice.
+fn side(text: &str, now: &Zoned, paths: &[PathBuf], hosts: &[String]) -> Result<Query, Failure> {
+    let mut query =
+        Query { paths: paths.to_vec(), range: TimeRange::default(), hosts: globs(hosts)? };
+    if Path::new(text).exists() {
+        query.paths = vec![text.into()];
+        return Ok(query);
+    }
+    if let Some(range) = times::parse_range(text, now) {
+        query.range = range.map_err(Failure::Usage)?;
+        return Ok(query);
+    }
+    let mut paths = Vec::new();
+    let mut hosts = Vec::new();
+    for choice in text.split(',') {
+        let instant = |value: &str| times::parse_instant(value, now).map_err(Failure::Usage);
+        match choice.split_once('=') {
+            Some(("host", value)) => hosts.push(value.to_owned()),
+            Some(("path", value)) => paths.push(value.into()),
+            Some(("since", value)) => query.range.since_us = Some(instant(value)?),
+            Some(("until", value)) => query.range.until_us = Some(instant(value)?),
+            _ => {
+                return Err(Failure::Usage(format!(
+                    "`{text}` is no path that exists, no range of time (yesterday, 2026-11-22, \
+                     09:00..10:00) and no choice (host=GLOB,since=TIME,until=TIME,path=PATH)"
+                )));
+            }
+        }
+    }
+    if !paths.is_empty() {
+        query.paths = paths;
+    }
+    if !hosts.is_empty() {
+        query.hosts = globs(&hosts)?;
+    }
+    Ok(query)
+}
+
+/// Reads and adds up everything that `query` and `selection` ask for.
+fn aggregate(query: &Query, selection: &Selection, threads: usize) -> (Aggregate, Outcome) {
+    let (parts, outcome) = reader::read(query, threads, || Aggregate::new(selection.clone()));
+    (Aggregate::merged(parts), outcome)
+}
+
+/// Writes what could not be used; if that cannot be written either, there is nobody to tell.
+fn state_problems(outcome: &Outcome, log: &mut dyn Write) {
+    for problem in &outcome.problems {
+        let _ = writeln!(log, "blkiolat: {}", printable(&problem.to_string()));
+    }
+    if outcome.duplicates > 0 {
+        let _ = writeln!(
+            log,
+            "blkiolat: {} windows were there more than once and are counted once",
+            outcome.duplicates
+        );
+    }
+}
+
+/// What to say when no window is left.
+fn nothing(query: &Query, outcome: &Outcome) -> Failure {
+    let paths: Vec<_> = query.paths.iter().map(|path| path.display().to_string()).collect();
+    let read = outcome.inputs + outcome.outside;
+    Failure::Data(if read == 0 {
+        format!("no .jsonl or .jsonl.gz file in {}", paths.join(", "))
+    } else {
+        format!(
+            "no window in {} ({read} files) is of the time and hosts asked for",
+            paths.join(", ")
+        )
+    })
+}
