@@ -344,7 +344,17 @@ fn reloads_under_full_load_lose_nothing() {
     let records = records::of_dirs(&[&a, &b]);
     records::assert_complete(&records);
     let found = records::counts(&records, &disk.name);
-    assert_eq!((found.reads, found.writes), (after.reads, after.writes));
+    let mut audit: BTreeMap<&str, u64> = BTreeMap::new();
+    for record in &records {
+        for (name, count) in record["audit"].as_object().unwrap() {
+            *audit.entry(name).or_default() += count.as_u64().unwrap();
+        }
+    }
+    assert_eq!(
+        (found.reads, found.writes),
+        (after.reads, after.writes),
+        "{reloads} reloads, audit {audit:?}"
+    );
     assert!(after.reads + after.writes >= 400_000);
     let bytes: u64 = records
         .iter()
