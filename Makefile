@@ -15,9 +15,11 @@ PYTHON_NEEDS := pandas duckdb
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI,PATH)
 CARGO ?= cargo
-# cargo stays the user's; the programs that it starts run as root.
+# cargo stays the user's; the programs that it starts run as root. cargo takes no empty runner.
+ifneq ($(SUDO),)
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER = $(SUDO)
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER = $(SUDO)
+endif
 
 .PHONY: help
 help: ## this list

@@ -131,8 +131,12 @@ struct Daemon<'obj> {
     context: Context,
     style: Style,
     seq: u64,
-    /// What the last reload or reading complained of.
+    /// What the last reload complained of.
     complaint: Option<String>,
+    /// Why the last reading failed.
+    unreadable: Option<String>,
+    /// When the last reading succeeded.
+    sampled: Instant,
     facts: LiveFacts,
 }
 
@@ -196,6 +200,8 @@ impl<'obj> Daemon<'obj> {
             style,
             seq: 0,
             complaint: None,
+            unreadable: None,
+            sampled: Instant::now(),
             facts: LiveFacts::default(),
         })
     }
@@ -203,7 +209,6 @@ impl<'obj> Daemon<'obj> {
     /// Takes windows until it is time to end.
     async fn sample(&mut self, signals: &Signals) -> Result<(), Failure> {
         let mut windows = ticks(self.config.sampling.interval);
-        // With windows shorter than that, each one is a sign of life.
         let watchdog = control::watchdog().map(|timeout| timeout / 2);
         let mut alive = watchdog.map(ticks);
         let status = self.status();
@@ -227,7 +232,6 @@ impl<'obj> Daemon<'obj> {
                     if self.window()? == Next::End {
                         return Ok(());
                     }
-                    self.sign_of_life(watchdog);
                 }
                 () = next_tick(alive.as_mut()) => self.sign_of_life(watchdog),
             }
@@ -239,8 +243,18 @@ impl<'obj> Daemon<'obj> {
         let end = Timestamp::now();
         if let Err(error) = self.probe.read(&mut self.reading) {
             // Nothing is lost: the next window is longer.
-            self.complain(format!("cannot read what was measured: {error:#}"));
+            let unreadable = format!("cannot read what was measured: {error:#}");
+            if self.unreadable.as_ref() != Some(&unreadable) {
+                tracing::error!("{unreadable}");
+            }
+            self.unreadable = Some(unreadable);
+            let status = self.status();
+            self.manager.status(&status);
             return Ok(Next::GoOn);
+        }
+        self.sampled = Instant::now();
+        if self.unreadable.take().is_some() {
+            tracing::info!("what was measured can be read again");
         }
         if self.uevents.is_none() {
             self.disks_changed(Change::Unknown);
@@ -354,14 +368,16 @@ impl<'obj> Daemon<'obj> {
         }
     }
 
-    /// Told only while the writer, too, does what is up to it: it may wait for a disk, however long,
-    /// but it must not have ended or spin.
+    /// Told only while readings succeed and the writer, too, does what is up to it: it may wait for
+    /// a disk, however long, but it must not have ended or spin.
     fn sign_of_life(&mut self, watchdog: Option<Duration>) {
         let Some(limit) = watchdog else { return };
-        if self.writer.status().healthy(Instant::now(), limit) {
-            self.manager.alive();
-        } else {
+        if self.sampled.elapsed() > self.config.sampling.interval + limit {
+            tracing::error!("no window was read in time; the watchdog is not answered");
+        } else if !self.writer.status().healthy(Instant::now(), limit) {
             tracing::error!("the writer makes no progress; the watchdog is not answered");
+        } else {
+            self.manager.alive();
         }
     }
 
@@ -379,7 +395,8 @@ impl<'obj> Daemon<'obj> {
             self.seq, self.facts.devices, self.facts.per_second, writer.dropped
         );
         let trouble = writer.last_error.filter(|error| !error.over).map(|error| error.message);
-        if let Some(error) = self.complaint.as_deref().or(trouble.as_deref()) {
+        let errors = [&self.unreadable, &self.complaint, &trouble];
+        if let Some(error) = errors.into_iter().flatten().next() {
             status.push_str(", last error: ");
             status.extend(error.lines().next());
         }

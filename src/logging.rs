@@ -7,10 +7,20 @@ use std::io::{self, IsTerminal, stderr};
 use anyhow::{Result, anyhow};
 use libbpf_rs::PrintLevel;
 use tracing::Level;
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
+
+/// As syslog has them; the crate's own are one more urgent each, so that `info` would be a notice.
+const PRIORITIES: PriorityMappings = PriorityMappings {
+    error: Priority::Error,
+    warn: Priority::Warning,
+    info: Priority::Informational,
+    debug: Priority::Debug,
+    trace: Priority::Debug,
+};
 
 /// Changes the level of a running program.
 #[derive(Debug)]
@@ -26,7 +36,10 @@ impl Logging {
         let registry = tracing_subscriber::registry().with(filter);
         let journal = if stderr_is_the_journal() { tracing_journald::layer().ok() } else { None };
         let started = match journal {
-            Some(journal) => registry.with(journal.with_field_prefix(None)).try_init(),
+            Some(journal) => {
+                let journal = journal.with_field_prefix(None).with_priority_mappings(PRIORITIES);
+                registry.with(journal).try_init()
+            }
             None => {
                 let colour =
                     stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
