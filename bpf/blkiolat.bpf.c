@@ -76,6 +76,7 @@ MMAPABLE_ARRAY(device_cache, __u64);
 
 MMAPABLE_ARRAY_OF_STRIPES(flows, struct flow); /* by device slot */
 MMAPABLE_ARRAY_OF_STRIPES(cells, struct cell); /* by cell number */
+HASH(assigned_cells, __u32, __u32);	       /* device slot << 3 | operation to cell number */
 FREE_LIST(free_slots);
 FREE_LIST(free_cells);
 
@@ -185,6 +186,14 @@ static __always_inline __u32 cached_slot(__u64 identity, bool *hit)
 	return *hit ? *cached & 0xffff : IGNORED_SLOT;
 }
 
+/* Whether user space said that the disk is not measured. */
+static __noinline bool is_ignored(__u64 identity)
+{
+	__u32 *slot = bpf_map_lookup_elem(&device_slots, &identity);
+
+	return slot && *slot >= IGNORED_SLOT;
+}
+
 /* The device slot of a disk; IGNORED_SLOT for one that is filtered out or has no place. */
 static __always_inline __u32 slot_of_disk(struct gendisk *disk)
 {
@@ -226,6 +235,7 @@ static __always_inline void check_max(struct flow *stripes, struct flow *own, __
 		inflight += *(volatile __u64 *)&stripes[i].issued;
 	for (i = 0; i <= stripe_mask; i++)
 		inflight -= *(volatile __u64 *)&stripes[i].completed;
+	inflight -= stripes[0].dropped;
 	if ((__s64)inflight > (__s64)own->max_inflight)
 		own->max_inflight = inflight;
 }
@@ -238,20 +248,26 @@ static __always_inline void count_issue(__u32 slot)
 		add(&stripes[stripe()].issued, 1);
 }
 
-/* Gives an operation of a device its cells; 0 when none are free. */
-static __noinline __u32 assign_cell(struct device *device, __u32 operation)
+/* Gives an operation of a device its cells, the same whichever CPU is first; 0 when none are free. */
+static __noinline __u32 assign_cell(struct device *device, __u32 slot, __u32 operation)
 {
-	__u32 number;
+	__u32 key = slot << 3 | operation, number, *known;
 
-	if (!device || operation >= OPERATIONS || bpf_map_pop_elem(&free_cells, &number))
+	if (!device || operation >= OPERATIONS)
 		return 0;
-	/* Two CPUs can be here for the same operation: the later one's cells stay empty. */
-	if (*(volatile __u32 *)&device->cell[operation]) {
-		bpf_map_push_elem(&free_cells, &number, BPF_ANY);
-		return device->cell[operation];
+	known = bpf_map_lookup_elem(&assigned_cells, &key);
+	if (!known) {
+		if (bpf_map_pop_elem(&free_cells, &number))
+			return 0;
+		if (bpf_map_update_elem(&assigned_cells, &key, &number, BPF_NOEXIST))
+			bpf_map_push_elem(&free_cells, &number, BPF_ANY);
+		known = bpf_map_lookup_elem(&assigned_cells, &key);
+		if (!known)
+			return 0;
 	}
-	device->cell[operation] = number + 1;
-	return number + 1;
+	number = *known + 1;
+	device->cell[operation] = number;
+	return number;
 }
 
 static __always_inline struct cell *cell_of(__u32 slot, __u32 operation, __u32 stripe)
@@ -265,7 +281,7 @@ static __always_inline struct cell *cell_of(__u32 slot, __u32 operation, __u32 s
 		return NULL;
 	index = device->cell[operation];
 	if (!index) {
-		index = assign_cell(device, operation);
+		index = assign_cell(device, slot, operation);
 		if (!index) {
 			COUNT_LOSS(device_table_full);
 			return NULL;
@@ -284,20 +300,10 @@ static __always_inline void count_bytes(__u32 slot, __u32 operation, __u64 bytes
 		add(&cell->bytes, bytes);
 }
 
-static __always_inline void count_completion(__u32 slot, __u32 operation, __u64 latency_ns, __u64 bytes,
-					     bool failed, __u64 now)
+static __always_inline void count_in_cell(struct cell *cell, __u64 latency_ns, __u64 bytes, bool failed)
 {
-	__u32 own = stripe(), bucket;
-	struct flow *flows = flows_of(slot);
-	struct cell *cell;
+	__u32 bucket;
 
-	if (flows) {
-		check_max(flows, &flows[own], now);
-		add(&flows[own].completed, 1);
-	}
-	cell = cell_of(slot, operation, own);
-	if (!cell)
-		return;
 	bucket = bucket_of_ns(latency_ns);
 	OPAQUE(bucket);
 	if (bucket >= BUCKETS) /* never; for the verifier */
@@ -312,6 +318,24 @@ static __always_inline void count_completion(__u32 slot, __u32 operation, __u64 
 		cell->max_ns = latency_ns;
 	if (failed)
 		add(&cell->errors, 1);
+}
+
+static __always_inline void count_completion(__u32 slot, __u32 operation, __u64 latency_ns, __u64 bytes,
+					     bool failed, __u64 now)
+{
+	__u32 own = stripe();
+	struct flow *flows = flows_of(slot);
+	struct cell *cell;
+
+	if (!flows)
+		return;
+	check_max(flows, &flows[own], now);
+	cell = cell_of(slot, operation, own);
+	if (cell)
+		count_in_cell(cell, latency_ns, bytes, failed);
+	/* Last: a reader that sees it finds the rest, which it reads after it. */
+	barrier();
+	add(&flows[own].completed, 1);
 }
 
 static __always_inline void count_requeue(__u32 slot)
@@ -456,15 +480,11 @@ static __noinline int no_record(struct request *rq, __u32 nr_bytes)
 {
 	struct gendisk *disk = request_disk(rq);
 	__u32 operation = operation_of(rq->cmd_flags);
-	bool hit;
-	__u32 slot;
 
 	if (!disk || rq->state == MQ_RQ_IDLE || (operation == OP_WRITE && !nr_bytes && !rq->__data_len))
 		return 0;
-	slot = cached_slot(identity_of(disk), &hit);
-	if (hit && slot >= IGNORED_SLOT)
-		return 0;
-	COUNT_LOSS(untracked_completions);
+	if (!is_ignored(identity_of(disk)))
+		COUNT_LOSS(untracked_completions);
 	return 0;
 }
 
@@ -684,7 +704,6 @@ int classic_complete(void *ctx)
 	struct pending_key key = {};
 	struct pending *entry, rest;
 	__u32 slot;
-	bool hit;
 
 	read_key(&key, ctx, complete_format.dev, complete_format.sector, complete_format.rwbs);
 	bytes = (__u64)read_u32(ctx, complete_format.nr_sector) << 9;
@@ -693,8 +712,7 @@ int classic_complete(void *ctx)
 		/* A write of no bytes is the end of a flush sequence, which was not issued. */
 		if (!key.dev || (key.operation == OP_WRITE && !bytes))
 			return 0;
-		slot = cached_slot(key.dev, &hit);
-		if (!hit || slot < IGNORED_SLOT)
+		if (!is_ignored(key.dev))
 			COUNT_LOSS(untracked_completions);
 		return 0;
 	}

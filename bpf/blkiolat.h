@@ -76,7 +76,8 @@ struct flow {
 	__u64 requeues;
 	__u64 max_inflight; /* user space takes it by exchange with 0 */
 	__u64 checked_ns;   /* when max_inflight was last compared */
-	__u64 pad[3];
+	__u64 dropped;	    /* by user space, in the first stripe: records whose completions were missed */
+	__u64 pad[2];
 };
 
 /* What one operation of one device did, on one stripe. All but max_ns only grow, and wrap. */

@@ -61,8 +61,9 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         let signals = Signals::take_over().context("cannot take over the signals")?;
         let mut manager = Manager::default();
         let mut storage = Storage::default();
-        let probe = start_probe(&config, &mut manager, &mut storage)?;
-        let mut daemon = Daemon::start(args, config, options, logging, manager, probe)?;
+        let mut registry = Registry::new(PathBuf::from("/"), filter(&config)?);
+        let probe = start_probe(&config, &mut manager, &mut registry, &mut storage)?;
+        let mut daemon = Daemon::start(args, config, options, logging, manager, registry, probe)?;
         daemon.sample(&signals).await?;
         daemon.stop()
     })
@@ -72,6 +73,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
 fn start_probe<'obj>(
     config: &Config,
     manager: &mut Manager,
+    registry: &mut Registry,
     storage: &'obj mut Storage,
 ) -> Result<(Probe<'obj>, u64), Failure> {
     permitted()?;
@@ -81,8 +83,10 @@ fn start_probe<'obj>(
         anyhow!("no probe works on this kernel ({}): {reason}", facts.kernel_release)
     })?;
     manager.status("Loading the BPF programs");
-    let probe = Probe::attach(plan, &facts, storage)
-        .context("`blkiolatd doctor` says more, --log-level debug shows the verifier's log")?;
+    let hint = "`blkiolatd doctor` says more, --log-level debug shows the verifier's log";
+    let mut probe = Probe::load(plan, &facts, storage).context(hint)?;
+    act(&probe, &registry.unwanted(|device_id, diskseq| probe.identity(device_id, diskseq)));
+    probe.attach().context(hint)?;
     let start_ns = monotonic_ns();
     let remaining = permission::give_up(|| probe.forget(u64::MAX >> 16).is_ok());
     match remaining {
@@ -128,6 +132,8 @@ struct Daemon<'obj> {
     writer: WriterHandle,
     /// The writer's answer to new settings.
     reconfigured: Option<oneshot::Receiver<Result<(), OpenError>>>,
+    /// Whether that answer was an error: the same settings may work after the next reload.
+    output_refused: bool,
     context: Context,
     style: Style,
     seq: u64,
@@ -161,6 +167,7 @@ impl<'obj> Daemon<'obj> {
         options: RunOptions,
         logging: Logging,
         mut manager: Manager,
+        registry: Registry,
         (probe, start_ns): (Probe<'obj>, u64),
     ) -> Result<Self, Failure> {
         let uevents = Uevents::open()
@@ -168,7 +175,6 @@ impl<'obj> Daemon<'obj> {
                 tracing::warn!(%error, "the kernel's uevents cannot be had; disks are looked for every window");
             })
             .ok();
-        let registry = Registry::new(PathBuf::from("/"), filter(&config)?);
         for pattern in registry.unmatched() {
             tracing::warn!(pattern, "no disk matches now; one that comes later is measured");
         }
@@ -197,6 +203,7 @@ impl<'obj> Daemon<'obj> {
             uevents,
             writer,
             reconfigured: None,
+            output_refused: false,
             style,
             seq: 0,
             complaint: None,
@@ -265,7 +272,7 @@ impl<'obj> Daemon<'obj> {
         let record =
             Record::new(&snapshot, end, self.seq, &self.context, |slot| registry.shown_name(slot));
         self.seq += 1;
-        self.act(&actions);
+        act(&self.probe, &actions);
         self.facts = LiveFacts {
             devices: record.latency_histogram.len(),
             per_second: record.latency_histogram.iter().map(|d| d.total).sum::<u64>() as f64
@@ -299,22 +306,9 @@ impl<'obj> Daemon<'obj> {
         out.flush()
     }
 
-    fn act(&self, actions: &[Action]) {
-        for action in actions {
-            let done = match *action {
-                Action::Ignore { identity } => self.probe.ignore(identity),
-                Action::Forget { identity } => self.probe.forget(identity),
-                Action::Reclaim { slot } => self.probe.reclaim(slot),
-            };
-            if let Err(error) = done {
-                tracing::warn!("{action:?}: {error:#}");
-            }
-        }
-    }
-
     fn disks_changed(&mut self, change: Change) {
         let actions = self.registry.disks_changed(change, monotonic_ns());
-        self.act(&actions);
+        act(&self.probe, &actions);
     }
 
     /// Reads the configuration again and, if it is sound, ends the window and puts it in force.
@@ -338,10 +332,11 @@ impl<'obj> Daemon<'obj> {
                 self.complaint = None;
                 self.logging.set_level(config.log.level);
                 let actions = self.registry.set_filter(filter);
-                self.act(&actions);
+                act(&self.probe, &actions);
                 self.context = context(&config)?;
                 let settings = Settings::from(&config);
-                if settings != Settings::from(&self.config) {
+                if self.output_refused || settings != Settings::from(&self.config) {
+                    self.output_refused = false;
                     self.reconfigured = Some(self.writer.reconfigure(settings));
                 }
                 self.config = config;
@@ -362,6 +357,7 @@ impl<'obj> Daemon<'obj> {
 
     fn reconfigured(&mut self, answer: Result<(), OpenError>) {
         if let Err(error) = answer {
+            self.output_refused = true;
             self.complain(format!("recording goes on at the old path: {error}"));
             let status = self.status();
             self.manager.status(&status);
@@ -413,6 +409,24 @@ impl<'obj> Daemon<'obj> {
         };
         self.writer.close(CLOSE_TIMEOUT).map_err(anyhow::Error::from)?;
         ended.map(|_| ())
+    }
+}
+
+fn act(probe: &Probe<'_>, actions: &[Action]) {
+    for action in actions {
+        let done = match *action {
+            Action::Ignore { identity } => probe.ignore(identity),
+            Action::Forget { identity } => probe.forget(identity),
+            Action::Reclaim { slot } => probe.reclaim(slot),
+            Action::DropStale { slot, before_ns } => {
+                tracing::warn!(slot, "the kernel has nothing in flight: completions were missed");
+                probe.drop_inflight(slot, before_ns);
+                Ok(())
+            }
+        };
+        if let Err(error) = done {
+            tracing::warn!("{action:?}: {error:#}");
+        }
     }
 }
 

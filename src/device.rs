@@ -14,6 +14,8 @@ pub use uevents::{Change, Uevents};
 /// How long a disk that is gone may still have requests in flight. What is there after that was
 /// left behind by a completion that the kernel did not show.
 const GONE_GRACE_NS: u64 = 60_000_000_000;
+/// Age from which a request in flight is doubted if the kernel says that the disk is idle.
+const DOUBTFUL_AGE_NS: u64 = 10_000_000_000;
 /// How long a slot rests before it is used again: every BPF program that still had it has ended.
 const RECLAIM_GRACE_NS: u64 = 100_000_000;
 
@@ -29,6 +31,14 @@ pub enum Action {
     Forget {
         /// What the probe knows it by.
         identity: u64,
+    },
+    /// Forget the requests of this slot that were issued before this time: their completions were
+    /// missed.
+    DropStale {
+        /// Number of the slot.
+        slot: usize,
+        /// `CLOCK_MONOTONIC`, in nanoseconds.
+        before_ns: u64,
     },
     /// Free this slot.
     Reclaim {
@@ -70,6 +80,15 @@ impl Registry {
     #[must_use]
     pub fn new(root: PathBuf, filter: Filter) -> Self {
         Self { sysfs: Sysfs::new(root), filter, entries: Vec::new(), ignored: Vec::new() }
+    }
+
+    /// The disks that are here now and are not to be measured, by what the probe knows them by
+    /// (`identity` of number and `diskseq`), so that it can ignore them from the start.
+    pub fn unwanted(&mut self, identity: impl Fn(u32, Option<u64>) -> Option<u64>) -> Vec<Action> {
+        let disks = self.sysfs.disks();
+        let unwanted = disks.iter().filter(|(_, disk)| !self.filter.accepts(&disk.name));
+        self.ignored.extend(unwanted.filter_map(|(id, disk)| identity(*id, disk.diskseq)));
+        self.ignored.iter().map(|&identity| Action::Ignore { identity }).collect()
     }
 
     /// The name of the disk in `slot`, if it is to be shown.
@@ -153,6 +172,13 @@ impl Registry {
                 continue;
             }
             let Some(known) = entry else { continue };
+            if device.inflight.oldest_ns > DOUBTFUL_AGE_NS
+                && self.sysfs.is_idle(&known.name) == Some(true)
+            {
+                // It was idle a moment ago: what was in flight long before is not there.
+                let before_ns = now_ns.saturating_sub(DOUBTFUL_AGE_NS);
+                actions.push(Action::DropStale { slot, before_ns });
+            }
             if let Some(leaving) = &mut known.leaving {
                 if leaving.since_ns == 0 {
                     leaving.since_ns = now_ns;
@@ -222,6 +248,38 @@ mod tests {
         assert_eq!(registry.shown_name(0), Some("sda"));
         assert_eq!(registry.set_filter(filter(&["*"], &["sd*"])), [Action::Ignore { identity: 7 }]);
         assert_eq!(registry.shown_name(0), None);
+    }
+
+    #[test]
+    fn unwanted_disks_are_known_from_the_start() {
+        let root = tempfile::tempdir().unwrap();
+        for (name, dev, diskseq) in [("loop0", "7:0", "5"), ("sda", "8:0", "6")] {
+            let disk = root.path().join("sys/block").join(name);
+            fs::create_dir_all(&disk).unwrap();
+            fs::write(disk.join("dev"), format!("{dev}\n")).unwrap();
+            fs::write(disk.join("diskseq"), format!("{diskseq}\n")).unwrap();
+        }
+        let mut registry = Registry::new(root.path().into(), filter(&["*"], &["loop*"]));
+        assert_eq!(registry.unwanted(|_, diskseq| diskseq), [Action::Ignore { identity: 5 }]);
+        assert_eq!(registry.set_filter(filter(&["*"], &[])), [Action::Forget { identity: 5 }]);
+    }
+
+    #[test]
+    fn a_request_that_the_kernel_knows_nothing_of_is_dropped() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = root.path().join("sys/block/sda");
+        fs::create_dir_all(disk.join("queue")).unwrap();
+        fs::write(disk.join("queue/iostats"), "1\n").unwrap();
+        fs::write(disk.join("inflight"), "       1        0\n").unwrap();
+        let mut registry = Registry::new(root.path().into(), filter(&["*"], &[]));
+        let mut hung = reading(60 * SECOND, 3, "sda", 1);
+        registry.update(&hung);
+        hung.devices[0].as_mut().unwrap().inflight.oldest_ns = 20 * SECOND;
+        assert_eq!(registry.update(&hung), [], "the kernel has one in flight");
+        fs::write(disk.join("inflight"), "       0        0\n").unwrap();
+        assert_eq!(registry.update(&hung), [Action::DropStale { slot: 0, before_ns: 50 * SECOND }]);
+        fs::write(disk.join("queue/iostats"), "0\n").unwrap();
+        assert_eq!(registry.update(&hung), [], "the kernel does not count");
     }
 
     #[test]

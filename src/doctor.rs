@@ -146,7 +146,7 @@ fn try_probe(out: &mut impl Write, facts: &Facts, choice: ProbeChoice) -> io::Re
         }
     };
     let mut storage = Storage::default();
-    let attached = Probe::attach(plan, facts, &mut storage).map(drop);
+    let attached = Probe::load(plan, facts, &mut storage).and_then(|mut probe| probe.attach());
     match &attached {
         Ok(()) => writeln!(out, "{key:<14}loads and attaches")?,
         Err(error) => writeln!(out, "{key:<14}fails: {error:#}")?,

@@ -75,6 +75,8 @@ pub struct Probe<'obj> {
     device_cache: SharedArray<AtomicU64>,
     flows: SharedArray<Flow>,
     cells: SharedArray<Cell>,
+    /// Records that were dropped because their completions were missed.
+    stale: std::cell::Cell<u64>,
 }
 
 impl std::fmt::Debug for Probe<'_> {
@@ -84,11 +86,11 @@ impl std::fmt::Debug for Probe<'_> {
 }
 
 impl<'obj> Probe<'obj> {
-    /// Loads the programs of `plan` and attaches them.
+    /// Loads the programs of `plan`; nothing is measured until [`Self::attach`].
     ///
     /// # Errors
     /// When the kernel refuses; the error's source is the kernel's own answer.
-    pub fn attach(plan: Plan, facts: &Facts, storage: &'obj mut Storage) -> Result<Self> {
+    pub fn load(plan: Plan, facts: &Facts, storage: &'obj mut Storage) -> Result<Self> {
         raise_memlock_limit();
         // libbpf asks for the kernel's types as soon as the object has relocations, even if none of
         // the programs that are loaded has one: the classic probe gets an empty set of types.
@@ -112,7 +114,7 @@ impl<'obj> Probe<'obj> {
         })?;
         let maps = &skeleton.maps;
         let shared = "cannot map a BPF map's memory";
-        let mut probe = Self {
+        let probe = Self {
             inflight: match plan.kind {
                 ProbeKind::Btf { .. } => Some(SharedArray::map(&maps.inflight).context(shared)?),
                 ProbeKind::Tracepoint(_) => None,
@@ -121,6 +123,7 @@ impl<'obj> Probe<'obj> {
             device_cache: SharedArray::map(&maps.device_cache).context(shared)?,
             flows: SharedArray::map(&maps.flows).context(shared)?,
             cells: SharedArray::map(&maps.cells).context(shared)?,
+            stale: std::cell::Cell::new(0),
             skeleton,
             links: Vec::new(),
             plan,
@@ -131,7 +134,6 @@ impl<'obj> Probe<'obj> {
         for cell in 0..plan.sizes.cells {
             give_back(&probe.skeleton.maps.free_cells, cell)?;
         }
-        probe.attach_programs()?;
         Ok(probe)
     }
 
@@ -141,8 +143,12 @@ impl<'obj> Probe<'obj> {
         &self.plan
     }
 
-    /// Completions first, issues last: a request with a start record will be seen to complete.
-    fn attach_programs(&mut self) -> Result<()> {
+    /// Begins to measure. Completions first, issues last: a request with a start record will be seen to
+    /// complete.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn attach(&mut self) -> Result<()> {
         let mut links = Vec::new();
         for program in self.programs().into_iter().rev() {
             let link = program.attach().with_context(|| {
@@ -306,7 +312,7 @@ impl<'obj> Probe<'obj> {
             inflight_table_full: losses.inflight_table_full,
             device_table_full: losses.device_table_full,
         };
-        (shown, losses.missed_completions)
+        (shown, losses.missed_completions + self.stale.get())
     }
 
     fn overflowed(&self) -> bool {
@@ -336,12 +342,7 @@ impl<'obj> Probe<'obj> {
     /// # Errors
     /// When the kernel refuses to change a map.
     pub fn forget(&self, identity: u64) -> Result<()> {
-        match self.skeleton.maps.device_slots.delete(&identity.to_ne_bytes()) {
-            Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => {
-                return Err(error).context("cannot forget a device");
-            }
-            _ => {}
-        }
+        delete(&self.skeleton.maps.device_slots, &identity.to_ne_bytes())?;
         self.clear_cache(|cached| cached == identity);
         Ok(())
     }
@@ -356,6 +357,33 @@ impl<'obj> Probe<'obj> {
         }
     }
 
+    /// What the programs know a disk by, if that can be told before they have seen it.
+    #[must_use]
+    pub fn identity(&self, device_id: u32, diskseq: Option<u64>) -> Option<u64> {
+        match self.plan.kind {
+            ProbeKind::Btf { .. } => diskseq,
+            ProbeKind::Tracepoint(_) => Some(device_id.into()),
+        }
+    }
+
+    /// Drops the records of requests in flight in `slot` that were issued before `before_ns`
+    /// (`CLOCK_MONOTONIC`): their completions were missed. The classic probe drops none.
+    pub fn drop_inflight(&self, slot: usize, before_ns: u64) {
+        let Some(flow) = self.stripes_of(&self.flows, slot).first() else { return };
+        let sets = self.inflight.iter().flat_map(|table| table.as_slice());
+        for place in sets.flat_map(|set| &set.way) {
+            let key = place.key.load(Relaxed);
+            if key > KEY_CLAIMED
+                && slot_of_key(key) == slot
+                && place.start_ns.load(Relaxed) < before_ns
+                && place.key.compare_exchange(key, 0, Relaxed, Relaxed).is_ok()
+            {
+                self.stale.set(self.stale.get() + 1);
+                flow.dropped.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
     /// Frees the slot of a disk that was forgotten or is ignored, so that another may use it.
     ///
     /// At least one reading must lie between [`Self::forget`] or [`Self::ignore`] and this, so that
@@ -365,15 +393,10 @@ impl<'obj> Probe<'obj> {
     /// When the kernel refuses to change a map.
     pub fn reclaim(&self, slot: usize) -> Result<()> {
         let Some(device) = self.devices.as_slice().get(slot) else { return Ok(()) };
-        for place in
-            self.inflight.iter().flat_map(|table| table.as_slice()).flat_map(|set| &set.way)
-        {
-            let key = place.key.load(Relaxed);
-            if key > KEY_CLAIMED && slot_of_key(key) == slot {
-                let _ = place.key.compare_exchange(key, 0, Relaxed, Relaxed);
-            }
-        }
-        for number in &device.cell {
+        self.drop_inflight(slot, u64::MAX);
+        for (operation, number) in device.cell.iter().enumerate() {
+            let key = (slot << 3 | operation) as u32;
+            delete(&self.skeleton.maps.assigned_cells, &key.to_ne_bytes())?;
             let Some(number) = number.swap(0, Relaxed).checked_sub(1) else { continue };
             for cell in self.stripes_of(&self.cells, number as usize) {
                 for counter in [&cell.bytes, &cell.sum_ns, &cell.max_ns, &cell.errors] {
@@ -386,7 +409,9 @@ impl<'obj> Probe<'obj> {
             give_back(&self.skeleton.maps.free_cells, number)?;
         }
         for flow in self.stripes_of(&self.flows, slot) {
-            for counter in [&flow.issued, &flow.completed, &flow.requeues, &flow.max_inflight] {
+            let counters =
+                [&flow.issued, &flow.completed, &flow.requeues, &flow.max_inflight, &flow.dropped];
+            for counter in counters {
                 counter.store(0, Relaxed);
             }
         }
@@ -421,6 +446,7 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
         (&mut maps.cells, sizes.cells),
         (&mut maps.free_slots, sizes.slots),
         (&mut maps.free_cells, sizes.cells),
+        (&mut maps.assigned_cells, sizes.cells),
     ] {
         map.set_max_entries(entries).context("cannot size a BPF map")?;
     }
@@ -466,6 +492,16 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
     programs.classic_requeue.set_autoload(!btf);
     programs.classic_complete.set_autoload(!btf);
     Ok(())
+}
+
+/// Deletes a key that may be absent.
+fn delete(map: &impl MapCore, key: &[u8]) -> Result<()> {
+    match map.delete(key) {
+        Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => {
+            Err(error).context("cannot delete from a BPF map")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn give_back(list: &impl MapCore, number: u32) -> Result<()> {

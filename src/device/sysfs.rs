@@ -67,6 +67,31 @@ impl Sysfs {
         then.is_some_and(|then| self.disk(device_id).as_ref() != Some(then))
     }
 
+    /// Number (`major << 20 | minor`) and description of every published disk.
+    #[must_use]
+    pub fn disks(&self) -> Vec<(u32, Disk)> {
+        let numbered = |name: String| {
+            let directory = self.root.join("sys/block").join(name.replace('/', "!"));
+            let dev = fs::read_to_string(directory.join("dev")).ok()?;
+            let (major, minor) = dev.trim().split_once(':')?;
+            let device_id = major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?;
+            Some((device_id, Disk { diskseq: read_number(&directory.join("diskseq")), name }))
+        };
+        self.disk_names().into_iter().filter_map(numbered).collect()
+    }
+
+    /// Whether the kernel itself has nothing in flight on this disk; `None` when it does not say (its
+    /// accounting is off, or the disk is not published).
+    #[must_use]
+    pub fn is_idle(&self, name: &str) -> Option<bool> {
+        let directory = self.root.join("sys/block").join(name.replace('/', "!"));
+        if read_number(&directory.join("queue/iostats"))? == 0 {
+            return None;
+        }
+        let inflight = fs::read_to_string(directory.join("inflight")).ok()?;
+        Some(inflight.split_whitespace().all(|number| number == "0"))
+    }
+
     /// Names of all published disks.
     #[must_use]
     pub fn disk_names(&self) -> Vec<String> {

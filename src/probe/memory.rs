@@ -123,7 +123,8 @@ shared! {
         requeues: AtomicU64,
         max_inflight: AtomicU64,
         checked_ns: AtomicU64,
-        pad: [AtomicU64; 3],
+        dropped: AtomicU64,
+        pad: [AtomicU64; 2],
     } of 64
 }
 shared! {

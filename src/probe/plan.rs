@@ -111,7 +111,7 @@ impl Plan {
                 u64::from(sizes.slots) * (DEVICE_BYTES + 4)
                     + u64::from(sizes.slots + IGNORED_DEVICES) * (8 + 4 + HASH_ELEMENT_BYTES)
                     + u64::from(CACHE_ENTRIES) * 8
-                    + u64::from(sizes.cells) * 4,
+                    + u64::from(sizes.cells) * (4 + 4 + 4 + HASH_ELEMENT_BYTES),
             ),
         ];
         parts.push(match self.kind {
