@@ -156,6 +156,7 @@ impl<'obj> Probe<'obj> {
     }
 
     /// The programs that are loaded: issue, requeue, complete.
+    /// Those for issues, requeues and completions.
     fn programs(&self) -> [&ProgramMut<'obj>; 3] {
         let programs = &self.skeleton.progs;
         match self.plan.kind {
@@ -202,10 +203,13 @@ impl<'obj> Probe<'obj> {
             }
         }
         self.read_inflight(reading)?;
-        (reading.losses, reading.probe_misses) = self.losses();
-        for program in self.programs() {
-            reading.probe_misses += recursion_misses(program.as_fd())?;
-        }
+        let (losses, missed_completions) = self.losses();
+        reading.losses = losses;
+        let [issue, requeue, complete] = self.programs();
+        reading.probe_misses = recursion_misses(issue.as_fd())?
+            + recursion_misses(requeue.as_fd())?
+            // Both count completions, neither all of them.
+            + recursion_misses(complete.as_fd())?.max(missed_completions);
         Ok(())
     }
 

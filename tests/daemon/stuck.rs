@@ -28,9 +28,7 @@ fn options(output: &str) -> [&str; 9] {
 
 #[test]
 fn sampling_and_the_watchdog_outlive_a_stuck_disk() {
-    if !able("sampling_and_the_watchdog_outlive_a_stuck_disk") {
-        return;
-    }
+    let Some(_turn) = able("sampling_and_the_watchdog_outlive_a_stuck_disk") else { return };
     let dir = tempfile::tempdir().unwrap();
     let files = FileSystem::new();
     let output = files.point.join("out.jsonl");
@@ -64,9 +62,9 @@ fn sampling_and_the_watchdog_outlive_a_stuck_disk() {
 
 #[test]
 fn a_second_signal_ends_it_at_once_however_stuck_the_disk_is() {
-    if !able("a_second_signal_ends_it_at_once_however_stuck_the_disk_is") {
+    let Some(_turn) = able("a_second_signal_ends_it_at_once_however_stuck_the_disk_is") else {
         return;
-    }
+    };
     let dir = tempfile::tempdir().unwrap();
     let files = FileSystem::new();
     let output = files.point.join("out.jsonl");
@@ -92,9 +90,9 @@ fn a_second_signal_ends_it_at_once_however_stuck_the_disk_is() {
 
 #[test]
 fn no_sign_of_life_comes_from_one_that_is_stopped_or_not_asked() {
-    if !able("no_sign_of_life_comes_from_one_that_is_stopped_or_not_asked") {
+    let Some(_turn) = able("no_sign_of_life_comes_from_one_that_is_stopped_or_not_asked") else {
         return;
-    }
+    };
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("out.jsonl");
     let options = [&options(output.to_str().unwrap())[..], &["--interval", "1h"]].concat();
