@@ -93,9 +93,8 @@ pub fn assert_all_counted(records: &[Value], device: &str, kernel: Counts) {
         .map(|inflight| inflight["count"].as_u64().unwrap())
         .sum();
     assert!(found.reads <= kernel.reads && found.writes <= kernel.writes, "{found:?} {kernel:?}");
-    assert_eq!(
-        found.reads + found.writes + missed + left,
-        kernel.reads + kernel.writes,
-        "recorded {found:?}, {missed} missed, {left} left; kernel {kernel:?}"
-    );
+    let lost = kernel.reads + kernel.writes - found.reads - found.writes;
+    // Those of other disks are among them.
+    let known = missed + left;
+    assert!(lost <= known, "recorded {found:?}, {missed} missed, {left} left; kernel {kernel:?}");
 }
