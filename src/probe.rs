@@ -161,7 +161,7 @@ impl<'obj> Probe<'obj> {
         Ok(())
     }
 
-    /// The programs that are loaded: issue, requeue, complete.
+    /// The programs that are loaded: for issues, requeues and completions.
     fn programs(&self) -> [&ProgramMut<'obj>; 3] {
         let programs = &self.skeleton.progs;
         match self.plan.kind {
@@ -210,13 +210,11 @@ impl<'obj> Probe<'obj> {
         self.read_inflight(reading)?;
         let (losses, missed_completions) = self.losses();
         reading.losses = losses;
-        let mut recursion = 0;
-        for program in self.programs() {
-            recursion += recursion_misses(program.as_fd())?;
-        }
-        // The same losses, counted by the kernel when they happen and by the programs when they
-        // show; neither sees all of them on every kernel.
-        reading.probe_misses = recursion.max(missed_completions);
+        let [issue, requeue, complete] = self.programs();
+        reading.probe_misses = recursion_misses(issue.as_fd())?
+            + recursion_misses(requeue.as_fd())?
+            // Both count completions, neither all of them.
+            + recursion_misses(complete.as_fd())?.max(missed_completions);
         Ok(())
     }
 

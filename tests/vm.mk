@@ -4,6 +4,7 @@
 #   make test-tools     installs what these tests need
 #   make test-kernels   every kernel with every probe; BINARY=PATH tests another build
 #   make test-kernel-5.10, -6.1, -6.12, -sid
+#   make test-systemd  the package under the systemd of each suite, two at a time
 #   make test-machines  the machines themselves, without the program under test
 
 # Static, so that it runs whatever libraries a distribution has.
@@ -16,7 +17,11 @@ TEST_PACKAGES := qemu-system-x86 busybox-static kmod xz-utils zstd fio e2fsprogs
 APT_LOCK := /run/lock/blkiolatd-apt
 
 .PHONY: test-systemd
-test-systemd: ## packages under real systemds, in throw-away Debian trees
+test-systemd: test-tools ## the package under real systemds, in throw-away Debian trees
+	$(MAKE) --no-print-directory deb STATIC=1
+	set -o pipefail; package=$$(ls -t target/blkiolatd_*.deb | head -n 1); \
+	export package; printf '%s\n' $(SUITES) | xargs -P 2 -I SUITE bash -o pipefail -c \
+	    '$(SUDO) tests/nspawn/run --timeout 300 --disk 64 SUITE tests/nspawn/service.sh "$$package" | sed "s/^/SUITE: /"'
 
 .PHONY: test-tools test-kernels test-machines $(KERNELS:%=test-kernel-%) $(SUITES:%=test-tree-%)
 

@@ -12,9 +12,21 @@ mod reload;
 mod stuck;
 
 use std::process::{Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Whether the test `name` can run here; if not, says so. In CI it has to.
-fn able(name: &str) -> bool {
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// For a test that no other may disturb; as [`able`].
+fn alone(name: &str) -> Option<RwLockWriteGuard<'static, ()>> {
+    can_run(name).then(|| MACHINE.write().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Whether the test `name` can run here, beside others; if not, says so. In CI it has to.
+fn able(name: &str) -> Option<RwLockReadGuard<'static, ()>> {
+    can_run(name).then(|| MACHINE.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn can_run(name: &str) -> bool {
     let missing = if !rustix::process::geteuid().is_root() {
         Some("root")
     } else if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {

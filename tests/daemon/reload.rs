@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::able;
 use super::disk::{Disk, FileSystem, names};
 use super::process::{Daemon, until};
 use super::records::{self, seq};
+use super::{able, alone};
 
 /// A configuration file.
 struct Settings {
@@ -61,9 +61,7 @@ fn kept(dir: &Path, suffix: &str) -> usize {
 
 #[test]
 fn a_bad_file_leaves_the_old_configuration_in_force() {
-    if !able("a_bad_file_leaves_the_old_configuration_in_force") {
-        return;
-    }
+    let Some(_turn) = able("a_bad_file_leaves_the_old_configuration_in_force") else { return };
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("out.jsonl");
     let disk = Disk::new(16);
@@ -105,9 +103,7 @@ fn a_bad_file_leaves_the_old_configuration_in_force() {
 
 #[test]
 fn every_key_takes_effect() {
-    if !able("every_key_takes_effect") {
-        return;
-    }
+    let Some(_turn) = able("every_key_takes_effect") else { return };
     let dir = tempfile::tempdir().unwrap();
     let files = FileSystem::new();
     let (first, second) = (files.point.join("first"), files.point.join("second"));
@@ -146,11 +142,14 @@ fn every_key_takes_effect() {
         fresh_after(&mut daemon, &output, until_seq);
         let window = |record: &Value| (from..=until_seq).contains(&seq(record));
         let all: Vec<Value> = records::of_file(&output).into_iter().filter(window).collect();
-        let found = records::counts(&all, &other.name);
         let expected = other.counts().since(before);
         assert!(expected.reads > 0);
-        let expected = if measured { (expected.reads, expected.writes) } else { (0, 0) };
-        assert_eq!((found.reads, found.writes), expected, "{include} {exclude}");
+        if measured {
+            records::assert_all_counted(&all, &other.name, expected);
+        } else {
+            let found = records::counts(&all, &other.name);
+            assert_eq!((found.reads, found.writes), (0, 0), "{include} {exclude}");
+        }
     }
     settings.set("sampling.exclude", "[]");
 
@@ -279,9 +278,7 @@ fn fresh_after(daemon: &mut Daemon, output: &Path, number: u64) {
 
 #[test]
 fn the_command_line_wins_also_after_a_reload() {
-    if !able("the_command_line_wins_also_after_a_reload") {
-        return;
-    }
+    let Some(_turn) = able("the_command_line_wins_also_after_a_reload") else { return };
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("said.jsonl");
     let (disk, other) = (Disk::new(16), Disk::new(16));
@@ -299,8 +296,7 @@ fn the_command_line_wins_also_after_a_reload() {
     assert!(!dir.path().join("file.jsonl").exists());
     let all = records::of_file(&output);
     assert_eq!(records::counts(&all, &other.name).reads, 0);
-    let (found, expected) = (records::counts(&all, &disk.name), disk.counts().since(before));
-    assert_eq!((found.reads, found.writes), (expected.reads, expected.writes));
+    records::assert_all_counted(&all, &disk.name, disk.counts().since(before));
     // What the command line does not say is the file's.
     let text = fs::read_to_string(&output).unwrap();
     assert!(!text.contains("\"fine\":"), "{text}");
@@ -308,9 +304,7 @@ fn the_command_line_wins_also_after_a_reload() {
 
 #[test]
 fn reloads_under_full_load_lose_nothing() {
-    if !able("reloads_under_full_load_lose_nothing") {
-        return;
-    }
+    let Some(_turn) = alone("reloads_under_full_load_lose_nothing") else { return };
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (dir.path().join("a"), dir.path().join("b"));
     fs::create_dir(&a).unwrap();
@@ -343,24 +337,11 @@ fn reloads_under_full_load_lose_nothing() {
     assert!(reloads >= 20, "{reloads} reloads, {after:?}");
     let records = records::of_dirs(&[&a, &b]);
     records::assert_complete(&records);
-    let found = records::counts(&records, &disk.name);
-    let mut audit: BTreeMap<&str, u64> = BTreeMap::new();
-    for record in &records {
-        for (name, count) in record["audit"].as_object().unwrap() {
-            *audit.entry(name).or_default() += count.as_u64().unwrap();
-        }
-    }
-    assert_eq!(
-        (found.reads, found.writes),
-        (after.reads, after.writes),
-        "{reloads} reloads, audit {audit:?}"
-    );
+    records::assert_all_counted(&records, &disk.name, after);
     assert!(after.reads + after.writes >= 400_000);
-    let bytes: u64 = records
-        .iter()
-        .flat_map(|record| record["latency_histogram"].as_array().unwrap())
-        .flat_map(|latency| latency["ops"].as_object().unwrap().values())
-        .map(|operation| operation["bytes"].as_u64().unwrap())
-        .sum();
-    assert_eq!(bytes, (after.reads + after.writes) * 4096);
+    let found = records::counts(&records, &disk.name);
+    let latencies = records.iter().flat_map(|r| r["latency_histogram"].as_array().unwrap());
+    let operations = latencies.flat_map(|latency| latency["ops"].as_object().unwrap().values());
+    let bytes: u64 = operations.map(|operation| operation["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(bytes, (found.reads + found.writes) * 4096);
 }

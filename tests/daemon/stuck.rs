@@ -1,7 +1,9 @@
 //! A disk that answers nothing, and the watchdog.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use blkiolatd::archive::WriterStatus;
+use blkiolatd::archive::writer::{InCall, State};
 use rustix::process::Signal;
 
 use super::able;
@@ -28,9 +30,7 @@ fn options(output: &str) -> [&str; 9] {
 
 #[test]
 fn sampling_and_the_watchdog_outlive_a_stuck_disk() {
-    if !able("sampling_and_the_watchdog_outlive_a_stuck_disk") {
-        return;
-    }
+    let Some(_turn) = able("sampling_and_the_watchdog_outlive_a_stuck_disk") else { return };
     let dir = tempfile::tempdir().unwrap();
     let files = FileSystem::new();
     let output = files.point.join("out.jsonl");
@@ -64,9 +64,9 @@ fn sampling_and_the_watchdog_outlive_a_stuck_disk() {
 
 #[test]
 fn a_second_signal_ends_it_at_once_however_stuck_the_disk_is() {
-    if !able("a_second_signal_ends_it_at_once_however_stuck_the_disk_is") {
+    let Some(_turn) = able("a_second_signal_ends_it_at_once_however_stuck_the_disk_is") else {
         return;
-    }
+    };
     let dir = tempfile::tempdir().unwrap();
     let files = FileSystem::new();
     let output = files.point.join("out.jsonl");
@@ -92,9 +92,9 @@ fn a_second_signal_ends_it_at_once_however_stuck_the_disk_is() {
 
 #[test]
 fn no_sign_of_life_comes_from_one_that_is_stopped_or_not_asked() {
-    if !able("no_sign_of_life_comes_from_one_that_is_stopped_or_not_asked") {
+    let Some(_turn) = able("no_sign_of_life_comes_from_one_that_is_stopped_or_not_asked") else {
         return;
-    }
+    };
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("out.jsonl");
     let options = [&options(output.to_str().unwrap())[..], &["--interval", "1h"]].concat();
@@ -119,4 +119,34 @@ fn no_sign_of_life_comes_from_one_that_is_stopped_or_not_asked() {
     daemon.ready();
     assert_eq!(daemon.within(2 * WATCHDOG), None);
     daemon.stop();
+}
+
+/// What the daemon asks before it answers the watchdog; the writer cannot be made to end or spin from
+/// outside.
+#[test]
+fn the_writer_is_healthy_while_it_waits_or_works() {
+    let (start, limit) = (Instant::now(), Duration::from_secs(30));
+    let status = |state, idle, in_call: bool| WriterStatus {
+        state,
+        records: 0,
+        bytes: 0,
+        dropped: 0,
+        queued: 0,
+        unflushed: 0,
+        last_error: None,
+        last_progress: start,
+        idle,
+        in_call: in_call.then_some(InCall { operation: "write", since: start }),
+    };
+    let soon = start + Duration::from_secs(29);
+    let late = start + Duration::from_secs(3600);
+    for state in [State::Opening, State::Recording, State::Waiting, State::Off] {
+        assert!(status(state, true, false).healthy(late, limit), "{state:?}: nothing to do");
+        assert!(status(state, false, true).healthy(late, limit), "{state:?}: the disk is stuck");
+        assert!(status(state, false, false).healthy(soon, limit), "{state:?}: at work");
+        assert!(!status(state, false, false).healthy(late, limit), "{state:?}: spins");
+    }
+    for (idle, in_call) in [(false, false), (true, false), (false, true)] {
+        assert!(!status(State::Ended, idle, in_call).healthy(start, limit), "ended");
+    }
 }
