@@ -1,7 +1,11 @@
 //! How the daemon is steered from outside: signals, and what it tells systemd.
 
+use std::env;
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::net::UnixStream as StdStream;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -80,7 +84,13 @@ impl Signals {
     }
 }
 
+/// How long a message that changes the service's state waits for a service manager that does not read.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Tells the service manager how things stand; says nothing when there is none (`NOTIFY_SOCKET`).
+///
+/// A manager that does not read, perhaps because it waits for the very disk that is stuck, does not
+/// hold up sampling: status lines and signs of life are left out then.
 #[derive(Debug, Default)]
 pub struct Manager {
     status: String,
@@ -111,28 +121,47 @@ impl Manager {
 
     /// One line of facts. What was said last is not said again.
     pub fn status(&mut self, status: &str) {
-        if status != self.status {
-            self.tell(&[], status);
+        if status != self.status && send(&[NotifyState::Status(status)], None) {
+            status.clone_into(&mut self.status);
         }
     }
 
     /// The daemon makes progress.
     pub fn alive(&mut self) {
-        send(&[NotifyState::Watchdog]);
+        send(&[NotifyState::Watchdog], None);
     }
 
     fn tell(&mut self, states: &[NotifyState<'_>], status: &str) {
         status.clone_into(&mut self.status);
         let mut states = states.to_vec();
         states.push(NotifyState::Status(status));
-        send(&states);
+        send(&states, Some(PATIENCE));
     }
 }
 
-fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+/// Sends one datagram, or none when there is no room for it at once or within `patience`. Whether it
+/// was sent.
+fn send(states: &[NotifyState<'_>], patience: Option<Duration>) -> bool {
+    let Some(address) = env::var_os("NOTIFY_SOCKET") else { return true };
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let sent = notify_socket(&address, patience).and_then(|socket| socket.send(message.as_bytes()));
+    if let Err(error) = &sent {
         tracing::debug!(%error, "cannot reach the service manager");
     }
+    sent.is_ok()
+}
+
+fn notify_socket(address: &OsStr, patience: Option<Duration>) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    match address.as_bytes() {
+        [b'@', name @ ..] => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
+        _ => socket.connect(address)?,
+    }
+    match patience {
+        Some(patience) => socket.set_write_timeout(Some(patience))?,
+        None => socket.set_nonblocking(true)?,
+    }
+    Ok(socket)
 }
 
 /// How long the service manager waits for [`Manager::alive`]; `None` when it does not.

@@ -1,8 +1,9 @@
 //! From the first message to the exit code.
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -236,4 +237,33 @@ fn check_has_its_exit_codes() {
     for place in [":2:12: sampling.interval", ":3:1: \"wibble\""] {
         assert!(text.contains(&format!("{}{place}", file.display())), "{text}");
     }
+}
+
+/// The manager may be stuck on the same disk.
+#[test]
+fn a_manager_that_does_not_read_holds_nothing_up() {
+    let Some(_turn) = able("a_manager_that_does_not_read_holds_nothing_up") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("out.jsonl");
+    let disk = Disk::new(16);
+    let socket = UnixDatagram::bind(dir.path().join("deaf")).unwrap();
+    let backlog = fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").unwrap();
+    let backlog: usize = backlog.trim().parse().unwrap();
+    let mut arguments = options(&disk, &output);
+    let interval = arguments.iter().position(|a| *a == "0.2").unwrap();
+    arguments[interval] = "10ms";
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_blkiolatd"))
+        .args(["run", "--no-print"])
+        .args(arguments)
+        .args(["--count", &(backlog + 20).to_string()])
+        .env("NOTIFY_SOCKET", dir.path().join("deaf"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the end", || daemon.try_wait().unwrap().is_some());
+    assert!(daemon.wait().unwrap().success());
+    let records = records::of_file(&output);
+    records::assert_complete(&records);
+    assert_eq!(records.len(), backlog + 20);
+    drop(socket);
 }
