@@ -50,7 +50,7 @@ lint: build-tools lint-tools ## formatting, clippy and shellcheck; warnings are 
 	$(CARGO) fmt --check
 	clang-format --dry-run -Werror bpf/*.c bpf/*.h
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	shellcheck $$(git ls-files 'tests/*' .ci | xargs grep -lE '^#!/bin/(ba)?sh')
+	shellcheck -x $$(git ls-files 'tests/*' .ci | xargs grep -lE '^#!/bin/(ba)?sh')
 
 # $(call install_missing,NEEDS): apt-get only for what is missing.
 define install_missing
