@@ -66,7 +66,8 @@ impl Moment {
         (self.0 < Self::MAX).then(|| Self(self.0 + 1))
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// The moment that [`Display`](fmt::Display) wrote as `text`.
+    pub fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
         if bytes.len() != TIME_LENGTH
             || bytes[8] != b'T'

@@ -3,15 +3,13 @@
 //! A rotated file is named by the time of its first record, so what it holds ends where the next
 //! file of the same output begins, and a file outside of the time asked for need not be opened.
 
+use crate::archive::names::Moment;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 
 use super::TimeRange;
 
@@ -189,31 +187,7 @@ fn may_overlap(begin: Option<i64>, end: Option<i64>, range: &TimeRange) -> bool 
 pub fn parse_name(name: &str) -> Option<(&str, i64)> {
     let name = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".jsonl")?;
     let (stem, time) = name.rsplit_once('-')?;
-    let bytes = time.as_bytes();
-    let shape = bytes.len() == 20
-        && bytes.iter().enumerate().all(|(place, &byte)| match place {
-            8 => byte == b'T',
-            15 => byte == b'.',
-            19 => byte == b'Z',
-            _ => byte.is_ascii_digit(),
-        });
-    if !shape {
-        return None;
-    }
-    let digits = |from: usize, to: usize| time[from..to].parse::<i16>().ok();
-    let small = |from, to| digits(from, to).and_then(|number| i8::try_from(number).ok());
-    let civil = DateTime::new(
-        digits(0, 4)?,
-        small(4, 6)?,
-        small(6, 8)?,
-        small(9, 11)?,
-        small(11, 13)?,
-        small(13, 15)?,
-        i32::from(digits(16, 19)?) * 1_000_000,
-    )
-    .ok()?;
-    let instant = civil.to_zoned(TimeZone::UTC).ok()?.timestamp();
-    Some((stem, instant.as_millisecond()))
+    Some((stem, Moment::parse(time)?.millis()))
 }
 
 #[cfg(test)]
