@@ -161,7 +161,7 @@ static __noinline __u32 register_device(__u64 identity, __u32 major, __u32 minor
 		if (name)
 			bpf_probe_read_kernel_str(device->name, sizeof(device->name), name);
 		if (bpf_map_update_elem(&device_slots, &identity, &slot, BPF_NOEXIST) == 0)
-			__sync_fetch_and_add(&device->in_use, 1);
+			__sync_fetch_and_add(&device->generation, 1);
 		else /* another CPU was faster, or the map is full */
 			bpf_map_push_elem(&free_slots, &slot, BPF_ANY);
 		known = bpf_map_lookup_elem(&device_slots, &identity);

@@ -62,7 +62,7 @@ struct device {
 	__u64 identity;
 	__u32 major;
 	__u32 minor;
-	__u32 in_use;		/* written last */
+	__u32 generation; /* odd while the slot is in use; the program adds 1 last, user space 1 to free it */
 	__u32 cell[OPERATIONS]; /* number of the operation's cells + 1; 0 while it has none */
 	__u32 pad[6];
 	char name[32];

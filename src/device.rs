@@ -54,11 +54,12 @@ pub struct Registry {
     filter: Filter,
     entries: Vec<Option<Entry>>,
     /// Disks that the probe was told to ignore.
-    ignored: Vec<u64>,
+    ignored: Vec<Ignored>,
 }
 
 #[derive(Debug)]
 struct Entry {
+    generation: u32,
     identity: u64,
     device_id: u32,
     name: String,
@@ -67,6 +68,14 @@ struct Entry {
     disk: Option<Disk>,
     /// Since when the slot waits to be freed (`CLOCK_MONOTONIC`, ns), and for what.
     leaving: Option<Leaving>,
+}
+
+#[derive(Debug)]
+struct Ignored {
+    identity: u64,
+    device_id: u32,
+    name: String,
+    disk: Option<Disk>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,10 +94,15 @@ impl Registry {
     /// The disks that are here now and are not to be measured, by what the probe knows them by
     /// (`identity` of number and `diskseq`), so that it can ignore them from the start.
     pub fn unwanted(&mut self, identity: impl Fn(u32, Option<u64>) -> Option<u64>) -> Vec<Action> {
-        let disks = self.sysfs.disks();
-        let unwanted = disks.iter().filter(|(_, disk)| !self.filter.accepts(&disk.name));
-        self.ignored.extend(unwanted.filter_map(|(id, disk)| identity(*id, disk.diskseq)));
-        self.ignored.iter().map(|&identity| Action::Ignore { identity }).collect()
+        for (device_id, disk) in self.sysfs.disks() {
+            if !self.filter.accepts(&disk.name)
+                && let Some(identity) = identity(device_id, disk.diskseq)
+            {
+                let name = disk.name.clone();
+                self.ignored.push(Ignored { identity, device_id, name, disk: Some(disk) });
+            }
+        }
+        self.ignored.iter().map(|disk| Action::Ignore { identity: disk.identity }).collect()
     }
 
     /// The name of the disk in `slot`, if it is to be shown.
@@ -102,13 +116,22 @@ impl Registry {
     /// reported `change`. What they counted until now is still read.
     pub fn disks_changed(&mut self, change: Change, now_ns: u64) -> Vec<Action> {
         let mut actions = Vec::new();
-        for entry in self.entries.iter_mut().flatten() {
+        let gone = |device_id: u32, disk: Option<&Disk>| {
             let concerned = match change {
-                Change::Device(device_id) => entry.device_id == device_id,
+                Change::Device(changed) => device_id == changed,
                 Change::Unknown => true,
             };
-            let gone = |entry: &Entry| self.sysfs.is_gone(entry.device_id, entry.disk.as_ref());
-            if concerned && entry.leaving.is_none() && gone(entry) {
+            concerned && self.sysfs.is_gone(device_id, disk)
+        };
+        self.ignored.retain(|ignored| {
+            let gone = gone(ignored.device_id, ignored.disk.as_ref());
+            if gone {
+                actions.push(Action::Forget { identity: ignored.identity });
+            }
+            !gone
+        });
+        for entry in self.entries.iter_mut().flatten() {
+            if entry.leaving.is_none() && gone(entry.device_id, entry.disk.as_ref()) {
                 actions.push(Action::Forget { identity: entry.identity });
                 entry.leaving = Some(Leaving { since_ns: now_ns, gone: true });
             }
@@ -120,13 +143,24 @@ impl Registry {
     /// used.
     pub fn set_filter(&mut self, filter: Filter) -> Vec<Action> {
         self.filter = filter;
-        let mut actions: Vec<Action> =
-            self.ignored.drain(..).map(|identity| Action::Forget { identity }).collect();
+        let mut actions = Vec::new();
+        self.ignored.retain(|ignored| {
+            let wanted = self.filter.accepts(&ignored.name);
+            if wanted {
+                actions.push(Action::Forget { identity: ignored.identity });
+            }
+            !wanted
+        });
         for entry in self.entries.iter_mut().flatten() {
             let wanted = self.filter.accepts(&entry.name);
             if entry.wanted && !wanted && entry.leaving.is_none() {
                 actions.push(Action::Ignore { identity: entry.identity });
-                self.ignored.push(entry.identity);
+                self.ignored.push(Ignored {
+                    identity: entry.identity,
+                    device_id: entry.device_id,
+                    name: entry.name.clone(),
+                    disk: entry.disk.clone(),
+                });
                 entry.leaving = Some(Leaving { since_ns: 0, gone: false });
             }
             entry.wanted = wanted;
@@ -145,7 +179,7 @@ impl Registry {
                 *entry = None;
                 continue;
             };
-            let known = entry.as_ref().is_some_and(|entry| entry.identity == device.identity);
+            let known = entry.as_ref().is_some_and(|entry| entry.generation == device.generation);
             if !known {
                 let disk = self.sysfs.disk(device.device_id);
                 let name = if !device.name.is_empty() {
@@ -158,10 +192,16 @@ impl Registry {
                 let wanted = self.filter.accepts(&name);
                 let leaving = (!wanted).then(|| {
                     actions.push(Action::Ignore { identity: device.identity });
-                    self.ignored.push(device.identity);
+                    self.ignored.push(Ignored {
+                        identity: device.identity,
+                        device_id: device.device_id,
+                        name: name.clone(),
+                        disk: disk.clone(),
+                    });
                     Leaving { since_ns: now_ns, gone: false }
                 });
                 *entry = Some(Entry {
+                    generation: device.generation,
                     identity: device.identity,
                     device_id: device.device_id,
                     name,
@@ -214,6 +254,7 @@ mod tests {
 
     fn reading(at_ns: u64, identity: u64, name: &str, inflight: u64) -> Reading {
         let device = DeviceReading {
+            generation: 1,
             identity,
             device_id: 8 << 20,
             name: name.into(),
@@ -261,7 +302,27 @@ mod tests {
         }
         let mut registry = Registry::new(root.path().into(), filter(&["*"], &["loop*"]));
         assert_eq!(registry.unwanted(|_, diskseq| diskseq), [Action::Ignore { identity: 5 }]);
+        assert_eq!(registry.set_filter(filter(&["*"], &["loop*"])), [], "nothing changes for it");
         assert_eq!(registry.set_filter(filter(&["*"], &[])), [Action::Forget { identity: 5 }]);
+    }
+
+    #[test]
+    fn a_disk_that_is_ignored_and_goes_is_forgotten() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = root.path().join("sys/block/loop0");
+        fs::create_dir_all(&disk).unwrap();
+        fs::create_dir_all(root.path().join("sys/dev/block")).unwrap();
+        std::os::unix::fs::symlink("../../block/loop0", root.path().join("sys/dev/block/7:0"))
+            .unwrap();
+        fs::write(disk.join("dev"), "7:0\n").unwrap();
+        fs::write(disk.join("diskseq"), "5\n").unwrap();
+        let mut registry = Registry::new(root.path().into(), filter(&["*"], &["loop*"]));
+        registry.unwanted(|_, diskseq| diskseq);
+        let change = Change::Device(7 << 20);
+        assert_eq!(registry.disks_changed(change, SECOND), []);
+        fs::write(disk.join("diskseq"), "6\n").unwrap();
+        assert_eq!(registry.disks_changed(change, SECOND), [Action::Forget { identity: 5 }]);
+        assert_eq!(registry.disks_changed(change, SECOND), []);
     }
 
     #[test]

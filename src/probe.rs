@@ -190,14 +190,15 @@ impl<'obj> Probe<'obj> {
         reading.devices.resize_with(self.plan.sizes.slots as usize, || None);
         for (slot, device) in self.devices.as_slice().iter().enumerate() {
             let place = &mut reading.devices[slot];
-            if device.in_use.load(Relaxed) == 0 {
+            let generation = device.generation.load(Relaxed);
+            if generation.is_multiple_of(2) {
                 *place = None;
                 continue;
             }
-            let identity = device.identity.load(Relaxed);
-            if place.as_ref().is_none_or(|known| known.identity != identity) {
+            if place.as_ref().is_none_or(|known| known.generation != generation) {
                 *place = Some(DeviceReading {
-                    identity,
+                    generation,
+                    identity: device.identity.load(Relaxed),
                     device_id: device.major.load(Relaxed) << 20 | device.minor.load(Relaxed),
                     name: name_of(device),
                     ..DeviceReading::default()
@@ -413,7 +414,7 @@ impl<'obj> Probe<'obj> {
                 counter.store(0, Relaxed);
             }
         }
-        device.in_use.store(0, Relaxed);
+        device.generation.fetch_add(1, Relaxed);
         give_back(&self.skeleton.maps.free_slots, slot as u32)
     }
 }

@@ -130,7 +130,7 @@ pub struct Sampler {
 /// What the last reading said of a device.
 #[derive(Debug, Default)]
 struct Previous {
-    identity: u64,
+    generation: u32,
     requeues: u64,
     inflight_count: u64,
     age_sum_ns: u64,
@@ -174,8 +174,8 @@ impl Sampler {
                 *before = None;
                 continue;
             };
-            if before.as_ref().is_none_or(|before| before.identity != now.identity) {
-                *before = Some(Previous { identity: now.identity, ..Previous::default() });
+            if before.as_ref().is_none_or(|before| before.generation != now.generation) {
+                *before = Some(Previous { generation: now.generation, ..Previous::default() });
             }
             if let Some(before) = before
                 && let Some(window) = device_window(slot, length_ns, now, before)
@@ -288,6 +288,7 @@ mod tests {
     /// A reading of one device after the given `(operation, latency in ns)` completed.
     fn reading(at_ns: u64, completed: &[(usize, u64)], inflight: Inflight) -> Reading {
         let mut device = DeviceReading {
+            generation: 1,
             identity: 7,
             device_id: 8 << 20,
             name: "sda".into(),
@@ -353,7 +354,7 @@ mod tests {
         let mut sampler = Sampler::new(0);
         sampler.window(&reading(10, &[(0, 800), (0, 900)], Inflight::default()));
         let mut other = reading(20, &[(0, 800)], Inflight::default());
-        other.devices[0].as_mut().unwrap().identity = 8;
+        other.devices[0].as_mut().unwrap().generation = 3;
         assert_eq!(sampler.window(&other).devices[0].total(), 1);
     }
 

@@ -108,7 +108,7 @@ shared! {
         identity: AtomicU64,
         major: AtomicU32,
         minor: AtomicU32,
-        in_use: AtomicU32,
+        generation: AtomicU32,
         cell: [AtomicU32; super::OPERATIONS],
         pad: [AtomicU32; 6],
         name: [std::sync::atomic::AtomicU8; 32],

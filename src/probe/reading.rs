@@ -30,7 +30,9 @@ pub struct Losses {
 /// One device.
 #[derive(Clone, Debug, Default)]
 pub struct DeviceReading {
-    /// What the programs know the disk by; a slot that is used again has another one.
+    /// Tells one use of the slot from the next.
+    pub generation: u32,
+    /// What the programs know the disk by.
     pub identity: u64,
     /// `major << 20 | minor`.
     pub device_id: u32,
