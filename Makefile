@@ -6,7 +6,8 @@ SHELL := /bin/bash
 BUILD_NEEDS := clang:clang make:make cc:gcc pkg-config:pkg-config
 BUILD_LIBRARIES := libelf:libelf-dev zlib:zlib1g-dev
 # Tests on this machine's own devices, with independent witnesses. tests/vm.mk has those of other kernels.
-TEST_NEEDS := fio:fio mkfs.ext4:e2fsprogs losetup:mount jq:jq script:bsdutils setpriv:util-linux python3:python3-venv
+TEST_NEEDS := fio:fio mkfs.ext4:e2fsprogs losetup:mount jq:jq script:bsdutils setpriv:util-linux python3:python3-venv \
+	chromium:chromium systemd-analyze:systemd
 LINT_NEEDS := clang-format:clang-format shellcheck:shellcheck
 
 # What the README's examples and the tests' second opinions need.
@@ -75,6 +76,7 @@ test-host-tools:
 	$(call install_missing,$(TEST_NEEDS))
 
 $(PYTHON):
+	@python3 -c 'import ensurepip' 2>/dev/null || $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends python3-venv
 	python3 -m venv .cache/python && $(PYTHON)/pip install --quiet $(PYTHON_NEEDS) || { rm -rf .cache/python; exit 1; }
 
 lint-tools:

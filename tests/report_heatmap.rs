@@ -174,8 +174,7 @@ document.body.append(" WHOLE " + view.join("-") + " END");
         .arg(format!("file://{}", path.display()))
         .output();
     let Ok(output) = browser else {
-        eprintln!("skipped: there is no chromium (apt-get install chromium)");
-        return;
+        return support::skip("there is no chromium (apt-get install chromium)");
     };
     let dom = String::from_utf8(output.stdout).unwrap();
     let (_, body) = dom.split_once("<body").unwrap();

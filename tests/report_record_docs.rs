@@ -99,8 +99,7 @@ fn percentiles_are_those_of_the_report() {
     let output = Command::new(&interpreter).args(["-c", &program]).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     if errors.contains("No module named 'duckdb'") {
-        eprintln!("skipped: {interpreter} has no duckdb (pip install duckdb)");
-        return;
+        return support::skip(&format!("{interpreter} has no duckdb (pip install duckdb)"));
     }
     assert!(output.status.success(), "{errors}");
     let by_sql = String::from_utf8(output.stdout).unwrap();
