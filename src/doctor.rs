@@ -8,7 +8,7 @@ use crate::cli::exit;
 use crate::config::ProbeChoice;
 use crate::device::Sysfs;
 use crate::permission;
-use crate::probe::facts::{Facts, try_bpf};
+use crate::probe::facts::{ClassicFormats, Facts, try_bpf};
 use crate::probe::plan::Plan;
 use crate::probe::{Probe, Storage};
 
@@ -63,10 +63,27 @@ pub fn examine(out: &mut impl Write) -> io::Result<Verdict> {
         Err(reason) => line("BTF", &format!("no: {reason}; the tracepoint probe needs none"))?,
     }
     match &facts.classic {
-        Ok(formats) => line(
-            "tracefs",
-            &format!("yes; offsets of issue {:?}, complete {:?}", formats.issue, formats.complete),
-        )?,
+        Ok(ClassicFormats { issue, complete, .. }) => {
+            line("tracefs", &"yes; offsets in the tracepoints' records:")?;
+            line(
+                "",
+                &format!(
+                    "block_rq_issue: dev {}, sector {}, bytes {}, rwbs {}",
+                    issue.dev, issue.sector, issue.bytes, issue.rwbs
+                ),
+            )?;
+            line(
+                "",
+                &format!(
+                    "block_rq_complete: dev {}, sector {}, nr_sector {}, error {}, rwbs {}",
+                    complete.dev,
+                    complete.sector,
+                    complete.nr_sector,
+                    complete.error,
+                    complete.rwbs
+                ),
+            )?;
+        }
         Err(reason) => {
             line("tracefs", &format!("no: {reason}; only the tracepoint probe needs it"))?
         }

@@ -26,7 +26,7 @@ test-systemd: test-tools ## the package under real systemds, in throw-away Debia
 .PHONY: test-tools test-kernels test-machines $(KERNELS:%=test-kernel-%) $(SUITES:%=test-tree-%)
 
 test-tools:
-	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || flock $(APT_LOCK) sh -c \
+	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || $(SUDO) flock $(APT_LOCK) sh -c \
 		'apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $(TEST_PACKAGES)'
 
 test-kernels: $(KERNELS:%=test-kernel-%)
@@ -34,11 +34,11 @@ test-kernels: $(KERNELS:%=test-kernel-%)
 # The second run is without BTF. The classic tracepoints lose requests whose completion interrupts another
 # program on the same processor, which kernels before 6.7 do not even count.
 $(KERNELS:%=test-kernel-%): test-kernel-%: test-tools static
-	tests/vm/smoke --probe auto $* $(BINARY)
-	tests/vm/smoke --no-btf --depth 1 --missing 2 $* $(BINARY)
+	$(SUDO) tests/vm/smoke --probe auto $* $(BINARY)
+	$(SUDO) tests/vm/smoke --no-btf --depth 1 --missing 2 $* $(BINARY)
 
 test-machines: test-tools $(SUITES:%=test-tree-%)
-	for kernel in $(KERNELS); do tests/vm/run $$kernel - tests/vm/guest/hello.sh || exit; done
+	for kernel in $(KERNELS); do $(SUDO) tests/vm/run $$kernel - tests/vm/guest/hello.sh || exit; done
 
 $(SUITES:%=test-tree-%): test-tree-%: test-tools
-	tests/nspawn/run --disk 8 $* tests/nspawn/hello.sh
+	$(SUDO) tests/nspawn/run --disk 8 $* tests/nspawn/hello.sh
