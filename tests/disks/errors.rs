@@ -115,3 +115,60 @@ fn little_locked_memory_is_enough() {
     let totals = daemon.stop().kept().totals(&disk.name);
     assert_eq!(totals.read.bytes, 8 << 20);
 }
+
+#[test]
+fn doctor_says_what_an_unprivileged_user_lacks() {
+    needs!("setpriv");
+    let directory = memory();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = directory.path().join("blkiolatd");
+    fs::copy(PROGRAM, &copy).unwrap();
+    let output = crate::fixture::command("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&copy)
+        .arg("doctor")
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(77), "{text}");
+    assert!(text.contains("CAP_BPF and CAP_PERFMON missing: run as root"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("verdict") && line.contains("not permitted")));
+}
+
+/// The program, where neither the kernel's BTF nor tracefs can be seen.
+fn without_btf_and_tracefs(arguments: &str) -> (Option<i32>, String) {
+    let script = format!(
+        "mount -t tmpfs none /sys/kernel/btf && mount -t tmpfs none /sys/kernel/tracing && \
+         {{ [ ! -d /sys/kernel/debug ] || mount -t tmpfs none /sys/kernel/debug; }} && \
+         exec {PROGRAM} {arguments} 2>&1"
+    );
+    let output = crate::fixture::command("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        .current_dir("/")
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn without_btf_and_tracefs_each_probe_says_what_it_needs() {
+    needs!("unshare");
+    let run = |probe| without_btf_and_tracefs(&format!("--no-output --count 1 --probe {probe}"));
+    let btf = "/sys/kernel/btf/vmlinux: No such file";
+    let tracefs = "`mount -t tracefs tracefs /sys/kernel/tracing` as root mounts it";
+    for (probe, words) in
+        [("btf", &[btf][..]), ("tracepoint", &[tracefs]), ("auto", &[btf, tracefs])]
+    {
+        let (code, text) = run(probe);
+        assert_eq!(code, Some(1), "{text}");
+        for word in words {
+            assert!(text.contains(word), "{probe}: {text}");
+        }
+    }
+    let (code, text) = without_btf_and_tracefs("doctor");
+    assert_eq!(code, Some(1), "{text}");
+    for word in [btf, tracefs, "verdict       nothing can be measured here"] {
+        assert!(text.contains(word), "{text}");
+    }
+}
