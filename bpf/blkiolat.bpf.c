@@ -638,6 +638,33 @@ static __always_inline __u32 slot_of_dev(__u32 dev)
 	return hit ? slot : register_device(dev, dev >> 20, dev & 0xfffff, NULL);
 }
 
+/* Requests that the tracepoints give no sector: several in flight look alike. */
+static __always_inline bool looks_alike(__u32 operation)
+{
+	return operation == OP_FLUSH || operation == OP_OTHER;
+}
+
+/*
+ * The request that key describes, and its place in the key; NULL when there is none. Of requests that
+ * look alike, it is the one issued last: the sum of their latencies is right whichever of them
+ * completes, and one whose completion was missed stays below the others and spoils none of them.
+ */
+static __noinline struct pending *find_pending(struct pending_key *key)
+{
+	struct pending *entry;
+	__u32 place;
+
+	if (!looks_alike(key->operation))
+		return bpf_map_lookup_elem(&pending, key);
+	for (place = PLACES; place > 0; place--) {
+		key->place = place - 1;
+		entry = bpf_map_lookup_elem(&pending, key);
+		if (entry)
+			return entry;
+	}
+	return NULL;
+}
+
 SEC("tp/block/block_rq_issue")
 int classic_issue(void *ctx)
 {
@@ -645,6 +672,7 @@ int classic_issue(void *ctx)
 	struct pending_key key = {};
 	struct pending *old;
 	__u64 now = bpf_ktime_get_ns();
+	__u32 place = 0;
 
 	read_key(&key, ctx, issue_format.dev, issue_format.sector, issue_format.rwbs);
 	if (!key.dev) /* passthrough without a disk */
@@ -655,31 +683,34 @@ int classic_issue(void *ctx)
 	fresh.start_ns = now;
 	fresh.bytes_left = read_u32(ctx, issue_format.bytes);
 	fresh.requeued = 0;
-	fresh.requests = 1;
-	old = bpf_map_lookup_elem(&pending, &key);
-	if (old) {
-		if (old->requeued) {
-			old->requeued = 0;
+	old = find_pending(&key);
+	if (old && old->requeued) {
+		old->requeued = 0;
+		return 0;
+	}
+	if (old)
+		place = looks_alike(key.operation) ? key.place + 1 : PLACES;
+	/* Another CPU can take the place meanwhile. */
+	for (; place < PLACES; place++) {
+		key.place = place;
+		if (bpf_map_update_elem(&pending, &key, &fresh, BPF_NOEXIST) == 0) {
+			count_issue(fresh.slot);
 			return 0;
 		}
-		if (key.operation != OP_FLUSH && key.operation != OP_OTHER) {
-			/* Its completion was missed: this request takes over, and the loss is counted. */
-			*old = fresh;
-			COUNT_LOSS(missed_completions);
-			return 0;
-		}
-		/* Flushes and the like have no sector of their own: several can be in flight. */
-		__sync_fetch_and_add(&old->requests, 1);
-	} else if (bpf_map_update_elem(&pending, &key, &fresh, BPF_NOEXIST)) {
-		/* Another CPU put the same key there meanwhile, or the map is full. */
 		old = bpf_map_lookup_elem(&pending, &key);
 		if (!old) {
 			COUNT_LOSS(inflight_table_full);
 			return 0;
 		}
-		__sync_fetch_and_add(&old->requests, 1);
+		if (!looks_alike(key.operation))
+			break;
 	}
-	count_issue(fresh.slot);
+	/* The completion of the one that is there was missed: this request takes over, and the loss is
+	 * counted. */
+	if (old) {
+		*old = fresh;
+		COUNT_LOSS(missed_completions);
+	}
 	return 0;
 }
 
@@ -690,7 +721,7 @@ int classic_requeue(void *ctx)
 	struct pending *entry;
 
 	read_key(&key, ctx, requeue_format.dev, requeue_format.sector, requeue_format.rwbs);
-	entry = bpf_map_lookup_elem(&pending, &key);
+	entry = find_pending(&key);
 	if (!entry) /* never issued */
 		return 0;
 	entry->requeued = 1;
@@ -708,7 +739,7 @@ int classic_complete(void *ctx)
 
 	read_key(&key, ctx, complete_format.dev, complete_format.sector, complete_format.rwbs);
 	bytes = (__u64)read_u32(ctx, complete_format.nr_sector) << 9;
-	entry = bpf_map_lookup_elem(&pending, &key);
+	entry = find_pending(&key);
 	if (!entry) {
 		/* A write of no bytes is the end of a flush sequence, which was not issued. */
 		if (!key.dev || (key.operation == OP_WRITE && !bytes))
@@ -721,7 +752,7 @@ int classic_complete(void *ctx)
 	start_ns = entry->start_ns;
 	if (key.operation == OP_OTHER) {
 		bytes = entry->bytes_left; /* passthrough completes whole, and prints no sectors */
-	} else if (bytes < entry->bytes_left && entry->requests == 1) {
+	} else if (bytes < entry->bytes_left) {
 		/* The rest completes under the sector where it begins. */
 		rest = *entry;
 		rest.bytes_left -= bytes;
@@ -732,10 +763,7 @@ int classic_complete(void *ctx)
 		count_bytes(slot, key.operation, bytes);
 		return 0;
 	}
-	if (entry->requests > 1)
-		__sync_fetch_and_add(&entry->requests, -1);
-	else
-		bpf_map_delete_elem(&pending, &key);
+	bpf_map_delete_elem(&pending, &key);
 	count_completion(slot, key.operation, elapsed(start_ns, now), bytes,
 			 read_u32(ctx, complete_format.error) != 0, now);
 	return 0;

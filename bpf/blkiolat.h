@@ -46,7 +46,8 @@ struct inflight_set {
 struct pending_key {
 	__u64 sector;
 	__u32 dev;
-	__u32 operation;
+	__u16 operation;
+	__u16 place; /* of a flush or another request without a sector, which look alike; else 0 */
 };
 
 struct pending {
@@ -54,8 +55,10 @@ struct pending {
 	__u64 bytes_left;
 	__u32 slot;
 	__u32 requeued;
-	__u64 requests; /* more than one: they cannot be told apart, and share start_ns */
 };
+
+/* How many requests of one operation that have no sector are told apart on one device. */
+#define PLACES 16
 
 /* A disk, written once by the program that first sees it; cell[] grows on demand. */
 struct device {
@@ -103,7 +106,7 @@ _Static_assert(sizeof(struct device) == 128, "struct device");
 _Static_assert(sizeof(struct flow) == 64, "a flow is a cache line");
 _Static_assert(sizeof(struct cell) == 2176, "struct cell");
 _Static_assert(sizeof(struct pending_key) == 16, "struct pending_key");
-_Static_assert(sizeof(struct pending) == 32, "struct pending");
+_Static_assert(sizeof(struct pending) == 24, "struct pending");
 _Static_assert(sizeof(struct losses) == 32, "struct losses");
 
 #endif

@@ -262,19 +262,19 @@ impl<'obj> Probe<'obj> {
         let now = reading.at_ns;
         // The table changes while it is read: what was issued after `now` took the place of what has
         // completed, and both together were never in flight.
-        let mut add = |slot: usize, requests: u64, start_ns: u64| {
+        let mut add = |slot: usize, start_ns: u64| {
             if start_ns > now {
                 return;
             }
             if let Some(Some(device)) = reading.devices.get_mut(slot) {
-                device.inflight.add(requests, start_ns, now);
+                device.inflight.add(start_ns, now);
             }
         };
         let Some(table) = &self.inflight else {
             return for_each_value::<skeleton::types::pending>(
                 &self.skeleton.maps.pending,
                 self.plan.sizes.pending,
-                |entry| add(entry.slot as usize, entry.requests, entry.start_ns),
+                |entry| add(entry.slot as usize, entry.start_ns),
             );
         };
         for set in table.as_slice() {
@@ -285,7 +285,7 @@ impl<'obj> Probe<'obj> {
                 }
                 let start_ns = place.start_ns.load(Relaxed);
                 if place.key.load(Relaxed) == key {
-                    add(slot_of_key(key), 1, start_ns);
+                    add(slot_of_key(key), start_ns);
                 }
             }
         }
@@ -293,7 +293,7 @@ impl<'obj> Probe<'obj> {
             for_each_value::<skeleton::types::inflight>(
                 &self.skeleton.maps.inflight_overflow,
                 self.plan.sizes.overflow,
-                |entry| add(slot_of_key(entry.key), 1, entry.start_ns),
+                |entry| add(slot_of_key(entry.key), entry.start_ns),
             )?;
         }
         Ok(())

@@ -66,11 +66,11 @@ pub struct Inflight {
 }
 
 impl Inflight {
-    /// Adds `requests` that were all issued at `start_ns`.
-    pub fn add(&mut self, requests: u64, start_ns: u64, now_ns: u64) {
+    /// Adds a request that was issued at `start_ns`.
+    pub fn add(&mut self, start_ns: u64, now_ns: u64) {
         let age = now_ns.saturating_sub(start_ns);
-        self.count += requests;
-        self.age_sum_ns += requests * age;
+        self.count += 1;
+        self.age_sum_ns += age;
         self.oldest_ns = self.oldest_ns.max(age);
     }
 }
