@@ -81,6 +81,8 @@ FREE_LIST(free_slots);
 FREE_LIST(free_cells);
 
 struct losses losses SEC(".bss.losses") = {};
+/* Whether a request ever found the place that it prefers taken: spares the search of the others. */
+__u32 displaced SEC(".bss.losses") = 0;
 /* Whether inflight_overflow was ever used: spares a search to completions without a record. */
 __u32 overflowed SEC(".bss.losses") = 0;
 
@@ -201,9 +203,9 @@ static __always_inline __u32 slot_of_disk(struct gendisk *disk)
 	bool hit;
 	__u32 slot = cached_slot(identity, &hit);
 
-	if (hit)
-		return slot;
-	return register_device(identity, disk->major, disk->first_minor, disk->disk_name);
+	if (unlikely(!hit))
+		return register_device(identity, disk->major, disk->first_minor, disk->disk_name);
+	return slot;
 }
 
 /* ---- counting, shared by both probes ---- */
@@ -249,8 +251,9 @@ static __always_inline void count_issue(__u32 slot)
 }
 
 /* Gives an operation of a device its cells, the same whichever CPU is first; 0 when none are free. */
-static __noinline __u32 assign_cell(struct device *device, __u32 slot, __u32 operation)
+static __noinline __u32 assign_cell(__u32 slot, __u32 operation)
 {
+	struct device *device = bpf_map_lookup_elem(&devices, &slot);
 	__u32 key = slot << 3 | operation, number, *known;
 
 	if (!device || operation >= OPERATIONS)
@@ -270,32 +273,37 @@ static __noinline __u32 assign_cell(struct device *device, __u32 slot, __u32 ope
 	return number;
 }
 
-static __always_inline struct cell *cell_of(__u32 slot, __u32 operation, __u32 stripe)
+static __always_inline struct cell *cell_of(struct flow *own, __u32 slot, __u32 operation, __u32 stripe)
 {
-	struct device *device = bpf_map_lookup_elem(&devices, &slot);
 	struct cell *stripes;
 	__u32 index;
 
 	OPAQUE(operation);
-	if (!device || operation >= OPERATIONS)
+	if (operation >= OPERATIONS)
 		return NULL;
-	index = device->cell[operation];
-	if (!index) {
-		index = assign_cell(device, slot, operation);
+	index = own->cell[operation];
+	if (unlikely(!index)) {
+		index = assign_cell(slot, operation);
 		if (!index) {
 			COUNT_LOSS(device_table_full);
 			return NULL;
 		}
+		own->cell[operation] = index;
 	}
 	index--;
 	stripes = bpf_map_lookup_elem(&cells, &index);
 	return stripes ? &stripes[stripe] : NULL;
 }
 
-static __always_inline void count_bytes(__u32 slot, __u32 operation, __u64 bytes)
+static __noinline void count_bytes(__u32 slot, __u32 operation, __u64 bytes)
 {
-	struct cell *cell = cell_of(slot, operation, stripe());
+	struct flow *flows = flows_of(slot);
+	__u32 own = stripe();
+	struct cell *cell;
 
+	if (!flows)
+		return;
+	cell = cell_of(&flows[own], slot, operation, own);
 	if (cell)
 		add(&cell->bytes, bytes);
 }
@@ -330,7 +338,7 @@ static __always_inline void count_completion(__u32 slot, __u32 operation, __u64 
 	if (!flows)
 		return;
 	check_max(flows, &flows[own], now);
-	cell = cell_of(slot, operation, own);
+	cell = cell_of(&flows[own], slot, operation, own);
 	if (cell)
 		count_in_cell(cell, latency_ns, bytes, failed);
 	/* Last: a reader that sees it finds the rest, which it reads after it. */
@@ -365,10 +373,16 @@ static __always_inline __u64 key_of_request(struct request *rq)
 	return number_of(rq) << 13 & ~0xffffULL;
 }
 
-static __always_inline struct inflight_set *set_of_key(__u64 key)
+/*
+ * The set where a request stands, and the place there that it prefers. Neighbours in memory share a set: a
+ * batch of requests, which have neighbouring tags, touches few cache lines.
+ */
+static __always_inline struct inflight_set *set_of_key(__u64 key, __u32 *preferred)
 {
-	__u32 index = key >> (16 - 3 + 2) >> inflight_shift & inflight_mask;
+	__u64 place = key >> (16 - 3) >> inflight_shift;
+	__u32 index = place / WAYS & inflight_mask;
 
+	*preferred = place % WAYS;
 	return bpf_map_lookup_elem(&inflight, &index);
 }
 
@@ -378,18 +392,27 @@ static __always_inline bool same_request(__u64 held, __u64 key)
 }
 
 /* The place that holds this request, or NULL. */
-static __always_inline struct inflight *find_inflight(__u64 key)
+static __always_inline struct inflight *find_in_set(struct inflight_set *set, __u32 preferred, __u64 key)
 {
-	struct inflight_set *set = set_of_key(key);
 	__u32 i;
 
-	if (!set)
+	if (same_request(set->way[preferred].key, key))
+		return &set->way[preferred];
+	if (!unlikely(displaced))
 		return NULL;
 #pragma unroll
 	for (i = 0; i < WAYS; i++)
 		if (same_request(set->way[i].key, key))
 			return &set->way[i];
 	return NULL;
+}
+
+static __always_inline struct inflight *find_inflight(__u64 key)
+{
+	__u32 preferred;
+	struct inflight_set *set = set_of_key(key, &preferred);
+
+	return set ? find_in_set(set, preferred, key) : NULL;
 }
 
 static __noinline int claim_overflow(__u64 key, __u64 now)
@@ -408,13 +431,48 @@ static __noinline struct inflight *find_overflow(__u64 key)
 	return bpf_map_lookup_elem(&inflight_overflow, &number);
 }
 
+static __always_inline bool claim(struct inflight *entry, __u64 key, __u64 now, enum claim how)
+{
+	if (entry->key)
+		return false;
+	if (how == CLAIM_CMPXCHG) {
+		if (__sync_val_compare_and_swap(&entry->key, 0, KEY_CLAIMED))
+			return false;
+	}
+	entry->start_ns = now;
+	*(volatile __u64 *)&entry->key = key;
+	return true;
+}
+
+/* Issued again: a request that is in flight already. */
+static __noinline void on_reissue(struct inflight *entry, __u64 key, __u64 now, __u32 slot)
+{
+	/* After a requeue, which does not restart the clock ... */
+	if (entry->key & KEY_REQUEUED) {
+		entry->key = key;
+		return;
+	}
+	/*
+	 * ... or a request whose completion was missed: it still stands for one in flight,
+	 * and this one takes over from it. Counted here, because the kernel does not count them
+	 * all: on 6.18 a softirq's completions were now and then passed by without a trace, tens
+	 * in a million requests under load.
+	 */
+	COUNT_LOSS(missed_completions);
+	entry->start_ns = now;
+	if ((entry->key ^ key) & 0xffff) { /* it was another device's */
+		entry->key = key;
+		count_issue(slot);
+	}
+}
+
 static __always_inline int on_issue(struct request *rq, enum claim how)
 {
 	struct gendisk *disk = request_disk(rq);
 	struct inflight *entry;
 	struct inflight_set *set;
+	__u32 slot, preferred, i;
 	__u64 key, now;
-	__u32 slot, i;
 
 	if (!disk)
 		return 0;
@@ -422,48 +480,29 @@ static __always_inline int on_issue(struct request *rq, enum claim how)
 	if (slot >= IGNORED_SLOT)
 		return 0;
 	key = key_of_request(rq) | slot << 1;
-	set = set_of_key(key);
+	set = set_of_key(key, &preferred);
 	if (!set)
 		return 0;
 	now = bpf_ktime_get_ns();
 
-	/* Known already: issued again after a requeue, which does not restart the clock ... */
-	entry = find_inflight(key);
-	if (!entry && overflowed)
+	entry = find_in_set(set, preferred, key);
+	if (unlikely(!entry && overflowed))
 		entry = find_overflow(key);
-	if (entry) {
-		if (entry->key & KEY_REQUEUED) {
-			entry->key = key;
-			return 0;
-		}
-		/*
-		 * ... or a request whose completion was missed: it still stands for one in flight,
-		 * and this one takes over from it. Counted here, because the kernel does not count them
-		 * all: on 6.18 a softirq's completions were now and then passed by without a trace, tens
-		 * in a million requests under load.
-		 */
-		COUNT_LOSS(missed_completions);
-		entry->start_ns = now;
-		if ((entry->key ^ key) & 0xffff) { /* it was another device's */
-			entry->key = key;
-			count_issue(slot);
-		}
+	if (unlikely(entry)) {
+		on_reissue(entry, key, now, slot);
 		return 0;
 	}
-
-#pragma unroll
-	for (i = 0; i < WAYS; i++) {
-		entry = &set->way[i];
-		if (entry->key)
-			continue;
-		if (how == CLAIM_CMPXCHG) {
-			if (__sync_val_compare_and_swap(&entry->key, 0, KEY_CLAIMED))
-				continue;
-		}
-		entry->start_ns = now;
-		*(volatile __u64 *)&entry->key = key;
+	if (claim(&set->way[preferred], key, now, how)) {
 		count_issue(slot);
 		return 0;
+	}
+	displaced = 1;
+#pragma unroll
+	for (i = 0; i < WAYS; i++) {
+		if (claim(&set->way[i], key, now, how)) {
+			count_issue(slot);
+			return 0;
+		}
 	}
 	if (claim_overflow(key, now))
 		COUNT_LOSS(inflight_table_full);
@@ -496,7 +535,7 @@ static __always_inline int on_complete(struct request *rq, bool failed, __u32 nr
 	struct inflight *entry = find_inflight(key);
 	bool in_overflow = false;
 
-	if (!entry) {
+	if (unlikely(!entry)) {
 		if (overflowed)
 			entry = find_overflow(key);
 		if (!entry)
@@ -505,12 +544,12 @@ static __always_inline int on_complete(struct request *rq, bool failed, __u32 nr
 	}
 	slot = (entry->key & 0xffff) >> 1;
 	/* blk_update_request() reports each part before it lowers __data_len: only the last one ends it. */
-	if (nr_bytes < rq->__data_len) {
+	if (unlikely(nr_bytes < rq->__data_len)) {
 		count_bytes(slot, operation, nr_bytes);
 		return 0;
 	}
 	start_ns = entry->start_ns;
-	if (in_overflow) {
+	if (unlikely(in_overflow)) {
 		number = key >> 16;
 		bpf_map_delete_elem(&inflight_overflow, &number);
 	} else {
@@ -583,29 +622,34 @@ int btf_complete(__u64 *ctx)
  * the same sector is used again.
  */
 
-static __always_inline __u32 read_u32(const void *record, __u32 offset)
-{
-	__u32 value = 0;
+/* The part of a record that holds the fields; copied once, because each read is a helper call. */
+struct trace_record {
+	__u8 bytes[TRACE_RECORD_BYTES];
+};
 
-	bpf_probe_read_kernel(&value, sizeof(value), record + offset);
-	return value;
+/* The offsets are constants to the verifier, which checks them. */
+#define FIELD(record, type, offset) (*(type *)((record)->bytes + (offset)))
+
+static __always_inline void read_record(struct trace_record *record, const void *ctx)
+{
+	bpf_probe_read_kernel(record, sizeof(*record), ctx);
 }
 
 /* The operation in rwbs, which blk_fill_rwbs() begins with an F for a preflush. */
-static __always_inline __u32 read_operation(const void *record, __u32 offset)
+static __always_inline __u32 operation_in(struct trace_record *record, __u32 offset)
 {
-	char rwbs[4] = {};
+	char *rwbs = (char *)record->bytes + offset;
+	char first = rwbs[0], second = rwbs[1];
 
-	bpf_probe_read_kernel(rwbs, sizeof(rwbs), record + offset);
-	if (rwbs[0] == 'F' && (rwbs[1] == 'W' || rwbs[1] == 'R' || rwbs[1] == 'D' || rwbs[1] == 'N')) {
-		rwbs[0] = rwbs[1];
-		rwbs[1] = rwbs[2];
+	if (first == 'F' && (second == 'W' || second == 'R' || second == 'D' || second == 'N')) {
+		first = second;
+		second = rwbs[2];
 	}
-	switch (rwbs[0]) {
+	switch (first) {
 	case 'R':
 		return OP_READ;
 	case 'W':
-		return rwbs[1] == 'Z' ? OP_OTHER : OP_WRITE; /* WZ: write-zeroes, since 6.18 */
+		return second == 'Z' ? OP_OTHER : OP_WRITE; /* WZ: write-zeroes, since 6.18 */
 	case 'F':
 		return OP_FLUSH;
 	case 'D':
@@ -619,12 +663,12 @@ static __always_inline __u32 read_operation(const void *record, __u32 offset)
  * A completion prints the raw sector, an issue 0 instead of -1 (passthrough, flush); a flush and
  * a passthrough request have no sector of their own.
  */
-static __always_inline void read_key(struct pending_key *key, const void *record, __u32 dev, __u32 sector,
-				     __u32 rwbs)
+static __always_inline void read_key(struct pending_key *key, struct trace_record *record, __u32 dev,
+				     __u32 sector, __u32 rwbs)
 {
-	key->dev = read_u32(record, dev);
-	key->operation = read_operation(record, rwbs);
-	bpf_probe_read_kernel(&key->sector, sizeof(key->sector), record + sector);
+	key->dev = FIELD(record, __u32, dev);
+	key->operation = operation_in(record, rwbs);
+	key->sector = FIELD(record, __u64, sector);
 	if (key->sector == ~0ULL || key->operation == OP_FLUSH)
 		key->sector = 0;
 }
@@ -645,17 +689,14 @@ static __always_inline bool looks_alike(__u32 operation)
 }
 
 /*
- * The request that key describes, and its place in the key; NULL when there is none. Of requests that
- * look alike, it is the one issued last: the sum of their latencies is right whichever of them
- * completes, and one whose completion was missed stays below the others and spoils none of them.
+ * Of requests that look alike, the one issued last: the sum of their latencies is right whichever of
+ * them completes, and one whose completion was missed stays below the others and spoils none of them.
  */
-static __noinline struct pending *find_pending(struct pending_key *key)
+static __noinline struct pending *find_newest(struct pending_key *key)
 {
 	struct pending *entry;
 	__u32 place;
 
-	if (!looks_alike(key->operation))
-		return bpf_map_lookup_elem(&pending, key);
 	for (place = PLACES; place > 0; place--) {
 		key->place = place - 1;
 		entry = bpf_map_lookup_elem(&pending, key);
@@ -665,52 +706,68 @@ static __noinline struct pending *find_pending(struct pending_key *key)
 	return NULL;
 }
 
+/* The request that key describes, and its place in the key; NULL when there is none. */
+static __always_inline struct pending *find_pending(struct pending_key *key)
+{
+	if (unlikely(looks_alike(key->operation)))
+		return find_newest(key);
+	return bpf_map_lookup_elem(&pending, key);
+}
+
+/* Its place is taken: by another that looks alike, by itself before a requeue, or by a missed completion. */
+static __noinline void issue_again(struct pending_key *key, struct pending *fresh)
+{
+	struct pending *old = find_pending(key);
+	__u32 place;
+
+	if (old && old->requeued) {
+		old->requeued = 0;
+		return;
+	}
+	if (old && looks_alike(key->operation)) {
+		/* Another CPU can take the place meanwhile. */
+		for (place = key->place + 1; place < PLACES; place++) {
+			key->place = place;
+			if (bpf_map_update_elem(&pending, key, fresh, BPF_NOEXIST) == 0) {
+				count_issue(fresh->slot);
+				return;
+			}
+		}
+		old = bpf_map_lookup_elem(&pending, key);
+	}
+	if (!old) {
+		COUNT_LOSS(inflight_table_full);
+		return;
+	}
+	/* This request takes over from the one whose completion was missed, and the loss is counted. */
+	*old = *fresh;
+	COUNT_LOSS(missed_completions);
+}
+
 SEC("tp/block/block_rq_issue")
 int classic_issue(void *ctx)
 {
-	struct pending fresh;
-	struct pending_key key = {};
-	struct pending *old;
 	__u64 now = bpf_ktime_get_ns();
-	__u32 place = 0;
+	struct pending_key key = {};
+	struct trace_record record;
+	struct pending fresh;
+	__u32 slot;
 
-	read_key(&key, ctx, issue_format.dev, issue_format.sector, issue_format.rwbs);
+	read_record(&record, ctx);
+	read_key(&key, &record, issue_format.dev, issue_format.sector, issue_format.rwbs);
 	if (!key.dev) /* passthrough without a disk */
 		return 0;
-	fresh.slot = slot_of_dev(key.dev);
-	if (fresh.slot >= IGNORED_SLOT)
+	slot = slot_of_dev(key.dev);
+	if (slot >= IGNORED_SLOT)
 		return 0;
+	fresh.slot = slot;
 	fresh.start_ns = now;
-	fresh.bytes_left = read_u32(ctx, issue_format.bytes);
+	fresh.bytes_left = FIELD(&record, __u32, issue_format.bytes);
 	fresh.requeued = 0;
-	old = find_pending(&key);
-	if (old && old->requeued) {
-		old->requeued = 0;
-		return 0;
-	}
-	if (old)
-		place = looks_alike(key.operation) ? key.place + 1 : PLACES;
-	/* Another CPU can take the place meanwhile. */
-	for (; place < PLACES; place++) {
-		key.place = place;
-		if (bpf_map_update_elem(&pending, &key, &fresh, BPF_NOEXIST) == 0) {
-			count_issue(fresh.slot);
-			return 0;
-		}
-		old = bpf_map_lookup_elem(&pending, &key);
-		if (!old) {
-			COUNT_LOSS(inflight_table_full);
-			return 0;
-		}
-		if (!looks_alike(key.operation))
-			break;
-	}
-	/* The completion of the one that is there was missed: this request takes over, and the loss is
-	 * counted. */
-	if (old) {
-		*old = fresh;
-		COUNT_LOSS(missed_completions);
-	}
+	if (bpf_map_update_elem(&pending, &key, &fresh, BPF_NOEXIST) == 0)
+		count_issue(slot);
+	else
+		issue_again(&key, &fresh);
 	return 0;
 }
 
@@ -718,9 +775,11 @@ SEC("tp/block/block_rq_requeue")
 int classic_requeue(void *ctx)
 {
 	struct pending_key key = {};
+	struct trace_record record;
 	struct pending *entry;
 
-	read_key(&key, ctx, requeue_format.dev, requeue_format.sector, requeue_format.rwbs);
+	read_record(&record, ctx);
+	read_key(&key, &record, requeue_format.dev, requeue_format.sector, requeue_format.rwbs);
 	entry = find_pending(&key);
 	if (!entry) /* never issued */
 		return 0;
@@ -735,10 +794,12 @@ int classic_complete(void *ctx)
 	__u64 now = bpf_ktime_get_ns(), bytes, start_ns;
 	struct pending_key key = {};
 	struct pending *entry, rest;
+	struct trace_record record;
 	__u32 slot;
 
-	read_key(&key, ctx, complete_format.dev, complete_format.sector, complete_format.rwbs);
-	bytes = (__u64)read_u32(ctx, complete_format.nr_sector) << 9;
+	read_record(&record, ctx);
+	read_key(&key, &record, complete_format.dev, complete_format.sector, complete_format.rwbs);
+	bytes = (__u64)FIELD(&record, __u32, complete_format.nr_sector) << 9;
 	entry = find_pending(&key);
 	if (!entry) {
 		/* A write of no bytes is the end of a flush sequence, which was not issued. */
@@ -765,6 +826,6 @@ int classic_complete(void *ctx)
 	}
 	bpf_map_delete_elem(&pending, &key);
 	count_completion(slot, key.operation, elapsed(start_ns, now), bytes,
-			 read_u32(ctx, complete_format.error) != 0, now);
+			 FIELD(&record, __u32, complete_format.error) != 0, now);
 	return 0;
 }

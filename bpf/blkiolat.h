@@ -52,10 +52,13 @@ struct pending_key {
 
 struct pending {
 	__u64 start_ns;
-	__u64 bytes_left;
-	__u32 slot;
-	__u32 requeued;
+	__u32 bytes_left;
+	__u16 slot;
+	__u16 requeued;
 };
+
+/* Of a classic tracepoint's record; all fields that are read end before. */
+#define TRACE_RECORD_BYTES 64
 
 /* How many requests of one operation that have no sector are told apart on one device. */
 #define PLACES 16
@@ -80,7 +83,8 @@ struct flow {
 	__u64 max_inflight; /* user space takes it by exchange with 0 */
 	__u64 checked_ns;   /* when max_inflight was last compared */
 	__u64 dropped;	    /* by user space, in the first stripe: records whose completions were missed */
-	__u64 pad[2];
+	__u16 cell[OPERATIONS]; /* copy of device.cell: a completion needs no other line of the device */
+	__u16 pad[3];
 };
 
 /* What one operation of one device did, on one stripe. All but max_ns only grow, and wrap. */
@@ -106,7 +110,7 @@ _Static_assert(sizeof(struct device) == 128, "struct device");
 _Static_assert(sizeof(struct flow) == 64, "a flow is a cache line");
 _Static_assert(sizeof(struct cell) == 2176, "struct cell");
 _Static_assert(sizeof(struct pending_key) == 16, "struct pending_key");
-_Static_assert(sizeof(struct pending) == 24, "struct pending");
+_Static_assert(sizeof(struct pending) == 16, "struct pending");
 _Static_assert(sizeof(struct losses) == 32, "struct losses");
 
 #endif

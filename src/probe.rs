@@ -413,6 +413,9 @@ impl<'obj> Probe<'obj> {
             for counter in counters {
                 counter.store(0, Relaxed);
             }
+            for number in &flow.cell {
+                number.store(0, Relaxed);
+            }
         }
         device.generation.fetch_add(1, Relaxed);
         give_back(&self.skeleton.maps.free_slots, slot as u32)

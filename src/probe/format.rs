@@ -23,7 +23,18 @@ pub enum FormatError {
         /// What the program can read.
         expected: &'static str,
     },
+    /// A field stands where the program does not look.
+    #[error("field `{name}` ends at byte {end}, expected {RECORD_BYTES} at most")]
+    Beyond {
+        /// Name of the field.
+        name: &'static str,
+        /// Offset of the byte after it.
+        end: u64,
+    },
 }
+
+/// `TRACE_RECORD_BYTES`: how much of a record the programs copy.
+const RECORD_BYTES: u64 = 64;
 
 /// Offset and size, in bytes, of each field of a tracepoint's record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,10 +58,13 @@ impl Format {
         expected: &'static str,
     ) -> Result<u32, FormatError> {
         let &(offset, size) = self.0.get(name).ok_or(FormatError::Missing(name))?;
-        if sizes.contains(&size) {
-            Ok(offset)
-        } else {
+        let end = u64::from(offset) + u64::from(size);
+        if !sizes.contains(&size) {
             Err(FormatError::Size { name, size, expected })
+        } else if end > RECORD_BYTES {
+            Err(FormatError::Beyond { name, end })
+        } else {
+            Ok(offset)
         }
     }
 }
@@ -105,6 +119,11 @@ print fmt: \"%d,%d %s (%s) %llu + %u %s,%u,%u [%d]\", REC->x;
     fn says_what_is_wrong() {
         let format = Format::parse(COMPLETE_6_18);
         assert_eq!(format.offset("bytes", 4..=4, "4"), Err(FormatError::Missing("bytes")));
+        let far = Format::parse("field:dev_t dev;\toffset:61;\tsize:4;\tsigned:0;");
+        assert_eq!(
+            far.offset("dev", 4..=4, "4").unwrap_err().to_string(),
+            "field `dev` ends at byte 65, expected 64 at most"
+        );
         assert_eq!(
             format.offset("sector", 4..=4, "4").unwrap_err().to_string(),
             "field `sector` has 8 bytes, expected 4"

@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 
 use libbpf_rs::MapCore;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -124,7 +124,8 @@ shared! {
         max_inflight: AtomicU64,
         checked_ns: AtomicU64,
         dropped: AtomicU64,
-        pad: [AtomicU64; 2],
+        cell: [AtomicU16; super::OPERATIONS],
+        pad: [AtomicU16; 3],
     } of 64
 }
 shared! {

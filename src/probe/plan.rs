@@ -121,7 +121,7 @@ impl Plan {
                     + u64::from(sizes.overflow) * (8 + 16 + HASH_ELEMENT_BYTES),
             ),
             ProbeKind::Tracepoint(_) => {
-                ("in flight", u64::from(sizes.pending) * (16 + 24 + HASH_ELEMENT_BYTES))
+                ("in flight", u64::from(sizes.pending) * (16 + 16 + HASH_ELEMENT_BYTES))
             }
         });
         parts.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));

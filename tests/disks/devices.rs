@@ -96,15 +96,20 @@ fn a_reload_under_load_loses_and_splits_nothing() {
     let (one, both) = (include(&[&kept.name]), include(&[&kept.name, &other.name]));
     let before = [&kept, &other].map(Loop::stat);
     let mut daemon = Launch::new().configuration(&both).start();
-    let load = "--rw=randread --bs=4k --ioengine=libaio --iodepth=16 --time_based --runtime=2";
+    let load = "--rw=randread --bs=4k --ioengine=libaio --iodepth=16 --time_based --runtime=1h";
     let load = Fio::new().job(&kept, load).job(&other, load).start();
     for configuration in [&one, &both, &one, &both, &one] {
+        let [kept_reads, other_reads] = [&kept, &other].map(|disk| disk.stat().reads);
+        wait_until("both disks are read", || {
+            kept.stat().reads > kept_reads && other.stat().reads > other_reads
+        });
         daemon.wait_windows(3);
         daemon.reload(configuration);
     }
     // A wrong one changes nothing.
     daemon.reload("[sampling]\ninclude = 7\n");
-    load.wait();
+    // Its requests in flight complete before it is gone.
+    drop(load);
     let [kernel, other_kernel] =
         [(&kept, before[0]), (&other, before[1])].map(|(disk, before)| disk.stat().since(before));
     let run = daemon.stop().kept();
