@@ -26,5 +26,7 @@ mod tail;
 mod tests;
 pub mod writer;
 
+pub(crate) use tail::moment as first_moment;
+
 pub use error::{OpenError, WriteError};
 pub use writer::{Settings, Start, Writer, WriterHandle, WriterStatus};

@@ -2,7 +2,7 @@
 //! bounded memory, on all cores, past damage, each window once.
 
 pub mod files;
-mod lines;
+pub(crate) mod lines;
 mod seen;
 mod view;
 

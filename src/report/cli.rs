@@ -17,6 +17,7 @@ use super::table::Format;
 use super::times::{self, Rows};
 use crate::archive::reader::{Outcome, Query, TimeRange};
 use crate::record::Operations;
+use crate::top::cli::{TailArgs, TopArgs};
 
 /// Ask the archives of blkiolatd what happened: which disk, which operation, when, how bad.
 ///
@@ -43,6 +44,10 @@ pub enum Command {
     Histogram(HistogramArgs),
     /// The records as CSV or OpenMetrics text
     Export(ExportArgs),
+    /// A running daemon's windows as lines, as they are recorded
+    Tail(TailArgs),
+    /// A running daemon's devices on the whole screen, sorted, with keys
+    Top(TopArgs),
 }
 
 /// What to read.
@@ -299,7 +304,7 @@ fn operations(named: impl Fn(Operation) -> bool) -> [bool; OPERATIONS] {
 }
 
 /// One matcher of all globs; none when there are none.
-pub(super) fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
+pub(crate) fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
     let usage = |error: globset::Error| Failure::Usage(error.to_string());
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {

@@ -22,6 +22,7 @@ use super::units::printable;
 use super::{diff, output, picture, table};
 use crate::archive::reader::{self, Outcome, Query, TimeRange};
 use crate::terminal::Language;
+use crate::top;
 
 /// Runs the command line of this process; the exit code is 0, 1 (part of the input could not be
 /// used, or failure) or 2 (usage). A closed pipe is no failure.
@@ -57,6 +58,8 @@ fn run(command: &Command, out: &mut dyn Write, log: &mut dyn Write) -> Result<Ex
         Command::Heatmap(args) => heatmap(args, out, log),
         Command::Histogram(args) => histogram(args, out, log),
         Command::Export(args) => export(args, out, log),
+        Command::Tail(args) => top::run::tail(args, out, log),
+        Command::Top(args) => top::run::top(args),
     }
 }
 
