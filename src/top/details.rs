@@ -4,7 +4,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::state::{Details, State};
-use super::view::{Look, pad, short, time};
+use super::view::{Look, pad, short, time, wrapped};
 use crate::histogram;
 use crate::record::Operations;
 use crate::report::aggregate::Totals;
@@ -14,13 +14,13 @@ use crate::report::units::{duration, three_digits};
 /// Columns of the table of operations: title, width, how many columns a screen must have.
 const COLUMNS: [(&str, usize, usize); 8] = [
     ("COUNT", 6, 0),
-    ("IOPS", 6, 50),
-    ("MB/S", 6, 60),
-    ("MEAN", 8, 70),
-    ("P50", 8, 34),
+    ("IOPS", 6, 49),
+    ("MB/S", 6, 56),
+    ("MEAN", 8, 65),
+    ("P50", 8, 33),
     ("P99", 8, 0),
-    ("MAX", 8, 40),
-    ("ERR", 5, 75),
+    ("MAX", 8, 42),
+    ("ERR", 5, 71),
 ];
 
 /// Everything about the device, line by line.
@@ -54,7 +54,7 @@ pub(super) fn lines(
         );
         let alarming = device.requeues > 0 || figures.oldest_us >= row.length_us as f64;
         let style = if alarming { look.warning() } else { Style::new() };
-        lines.push(Line::styled(look.text(&text), style));
+        lines.extend(wrapped(&look.text(&text), width, 3, style));
     }
 
     let shown = COLUMNS.iter().filter(|column| width >= column.2);

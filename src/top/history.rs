@@ -115,11 +115,17 @@ impl History {
         self.windows.range(..kept)
     }
 
-    /// Number of windows that are kept up to window `number`, and their length together, µs.
+    /// Number of windows that are kept up to window `number`, and their length together, µs: of the
+    /// stream that has most.
     #[must_use]
     pub fn extent(&self, number: u64) -> (usize, u64) {
-        let windows = self.up_to(number).count();
-        (windows, self.up_to(number).map(|window| window.length_us).sum())
+        let mut streams: BTreeMap<&Stream, (usize, u64)> = BTreeMap::new();
+        for window in self.up_to(number) {
+            let (windows, length_us) = streams.entry(&window.stream).or_default();
+            *windows += 1;
+            *length_us = length_us.saturating_add(window.length_us);
+        }
+        streams.into_values().max().unwrap_or_default()
     }
 
     /// What was missed in the windows that ended when window `number` did.
@@ -256,7 +262,7 @@ mod tests {
         ));
         assert_eq!(history.losses_at(5).missing, 4);
         assert_eq!(history.losses_at(3).missing, 0);
-        assert_eq!(history.extent(3), (4, 8_000_000));
+        assert_eq!(history.extent(3), (2, 4_000_000));
         // Both layers of a moment belong together.
         assert_eq!((history.end_of_moment(2), history.end_of_moment(5)), (3, 5));
         assert_eq!((history.moment_before(5), history.moment_before(3)), (3, 1));

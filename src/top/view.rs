@@ -210,7 +210,7 @@ fn header(state: &State, look: Look, moment: &Moment<'_>, width: usize) -> Line<
         let lag_us = now_us.saturating_sub(last.end_us);
         let ago = duration(lag_us.max(0) / 1_000_000 * 1_000_000);
         if is_late(lag_us, last.length_us, moment.batch) {
-            let text = format!("NOTHING NEW: last window {ago} ago");
+            let text = format!("NOTHING NEW for {ago}");
             parts.push(Part(0, text, look.alarm()));
         } else {
             parts.push(Part(2, format!("last window {ago} ago"), Style::new()));
@@ -237,23 +237,45 @@ fn losses(state: &State, look: Look, width: usize, most: usize) -> Vec<Line<'sta
         let length = duration(i64::try_from(length_us).unwrap_or(i64::MAX) / 1_000_000 * 1_000_000);
         format!("{} ({length})", counted(windows as u64, "window"))
     };
-    let mut lines = Vec::new();
-    if now != Losses::default() {
-        let text = format!("MISSED in this window: {}", now.words().join(", "));
-        lines.extend(wrapped(&look.text(&text), width, most, look.alarm()));
+    let (text, most, style) = if now != Losses::default() {
+        (format!("MISSED in this window: {}", now.words().join(", ")), most, look.alarm())
     } else if kept != Losses::default() {
-        let text = format!("missed in the last {}: {}", extent(), kept.words().join(", "));
-        lines.extend(wrapped(&look.text(&text), width, most, look.warning()));
+        (format!("missed in {}: {}", extent(), kept.words().join(", ")), most, look.warning())
     } else if windows > 0 {
-        let text = format!("nothing missed in the last {}", extent());
         let dim = Style::new().add_modifier(Modifier::DIM);
-        lines.extend(wrapped(&look.text(&text), width, 1, dim));
-    }
+        (format!("nothing missed in {}", extent()), 1, dim)
+    } else {
+        return Vec::new();
+    };
+    let mut lines = wrapped(&look.text(&text), width, most, style);
+    lines.extend(hanging(state, look, width));
     lines
 }
 
+/// The request that has been in flight for longer than its window, if there is one: whatever the
+/// order, its device may have completed nothing and be out of sight.
+fn hanging(state: &State, look: Look, width: usize) -> Option<Line<'static>> {
+    let rows = state.history.rows(state.position);
+    let hanging = || rows.iter().filter(|row| hangs(row));
+    let oldest = |a: &&Row, b: &&Row| a.figures.oldest_us.total_cmp(&b.figures.oldest_us);
+    let worst = hanging().max_by(oldest)?;
+    let label = worst.key.label(state.history.hosts(state.position).len());
+    let age = latency(worst.figures.oldest_us * 1e3);
+    let others = match hanging().count() - 1 {
+        0 => String::new(),
+        others => format!("; {others} more"),
+    };
+    let text = format!("{label}: a request has been in flight for {age}{others}");
+    wrapped(&look.text(&text), width, 1, look.alarm()).pop()
+}
+
+/// Whether the oldest request in flight is older than the window.
+fn hangs(row: &Row) -> bool {
+    row.figures.oldest_us > 0.0 && row.figures.oldest_us >= row.length_us as f64
+}
+
 /// `text` in at most `most` lines; an ellipsis stands for what does not fit.
-fn wrapped(text: &str, width: usize, most: usize, style: Style) -> Vec<Line<'static>> {
+pub(super) fn wrapped(text: &str, width: usize, most: usize, style: Style) -> Vec<Line<'static>> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
         match lines.last_mut() {
@@ -277,7 +299,8 @@ fn wrapped(text: &str, width: usize, most: usize, style: Style) -> Vec<Line<'sta
 fn footer(state: &State, look: Look, moment: &Moment<'_>, width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     if let Some((note, _)) = &state.note {
-        let text = format!("{}: {note}", moment.source);
+        let file = moment.source.rsplit('/').next().unwrap_or_default();
+        let text = format!("{file}: {note}");
         lines.extend(wrapped(&look.text(&printable(&text)), width, 1, look.warning()));
     }
     let key = |rank, text: String| Part(rank, text, Style::new().add_modifier(Modifier::DIM));
@@ -362,6 +385,7 @@ fn columns(rows: &[Row]) -> Vec<Column> {
     let any = |of: fn(&Row) -> u64| rows.iter().any(|row| of(row) > 0);
     let errors = if any(|row| row.figures.errors) { 2 } else { 10 };
     let requeues = if any(|row| row.figures.requeues) { 3 } else { 11 };
+    let oldest = if rows.iter().any(hangs) { 2 } else { 5 };
     let column = |title, sort, width, rank, cell| Column { title, sort, width, rank, cell };
     vec![
         column("IOPS", Some(Sort::Iops), 6, 4, |row, _| plain(three_digits(row.figures.iops))),
@@ -377,11 +401,9 @@ fn columns(rows: &[Row]) -> Vec<Column> {
         column("MAX", None, 8, 8, |row, _| plain(time(row.figures.max_us, false))),
         column("INFL", Some(Sort::Inflight), 5, 4, |row, _| plain(short(row.figures.in_flight))),
         column("MOST", None, 5, 9, |row, _| plain(short(row.figures.in_flight_max))),
-        column("OLDEST", Some(Sort::Oldest), 8, 5, |row, look| {
-            let oldest_us = row.figures.oldest_us;
-            let hangs = oldest_us > 0.0 && oldest_us >= row.length_us as f64;
-            let text = time(Some(oldest_us).filter(|&us| us > 0.0), false);
-            (text, if hangs { look.alarm() } else { Style::new() })
+        column("OLDEST", Some(Sort::Oldest), 8, oldest, |row, look| {
+            let text = time(Some(row.figures.oldest_us).filter(|&us| us > 0.0), false);
+            (text, if hangs(row) { look.alarm() } else { Style::new() })
         }),
         column("ERR", None, 4, errors, |row, look| count(row.figures.errors, look)),
         column("REQ", None, 4, requeues, |row, look| count(row.figures.requeues, look)),
@@ -434,7 +456,9 @@ fn devices(state: &State, look: Look, width: usize, height: usize) -> Vec<Line<'
         title.extend([Span::raw(" "), Span::styled(text, style)]);
     }
     if graph > 0 {
-        title.push(Span::raw(format!("  {} COURSE", state.graph.name().to_uppercase())));
+        let name = state.graph.name().to_uppercase();
+        let course = if graph >= name.len() + " COURSE".len() { " COURSE" } else { "" };
+        title.push(Span::raw(format!("  {name}{course}")));
     }
     let mut lines = vec![Line::from(title).style(look.heading())];
 
