@@ -46,3 +46,17 @@ fn documented_output_is_the_programs() {
         assert!(golden.lines().any(|actual| actual == line), "{line}");
     }
 }
+
+/// The screen that the documents show is one that the program drew.
+#[test]
+fn documented_screen_is_the_programs() {
+    let golden = include_str!("golden/top_missed.txt");
+    for docs in [include_str!("../docs/blkiolat.md"), include_str!("../README.md")] {
+        let shown = docs.split("```text\nblkiolat top").nth(1).unwrap();
+        let shown = format!("blkiolat top{}", shown.split("\n```").next().unwrap());
+        assert!(shown.lines().count() > 6);
+        for line in shown.lines().filter(|line| *line != "...") {
+            assert!(golden.lines().any(|actual| actual == line), "{line}");
+        }
+    }
+}

@@ -48,6 +48,8 @@ impl Screen {
 
     /// Takes the terminal over again: somebody else may have used it.
     pub(super) fn again(&mut self) -> io::Result<()> {
+        // What is believed to be set is otherwise not set again.
+        let _ = disable_raw_mode();
         take()?;
         self.terminal.clear()
     }

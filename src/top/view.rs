@@ -265,7 +265,7 @@ fn hanging(state: &State, look: Look, width: usize) -> Option<Line<'static>> {
         0 => String::new(),
         others => format!("; {others} more"),
     };
-    let text = format!("{label}: a request has been in flight for {age}{others}");
+    let text = format!("HANGS: {age} in flight on {label}{others}");
     wrapped(&look.text(&text), width, 1, look.alarm()).pop()
 }
 
