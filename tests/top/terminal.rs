@@ -203,3 +203,18 @@ fn a_replay_can_be_held_and_stepped() {
     tmux.key("q");
     tmux.shows(&["$"]);
 }
+
+/// Records come through a pipe and keys from the terminal.
+#[test]
+fn a_pipe_and_the_keyboard() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(tmux) = Tmux::start(dir.path()) else { return };
+    append(&dir.path().join("copy.jsonl"), &lines(&records(4)));
+    tmux.shows(&["$"]);
+    tmux.enter(&format!("cat copy.jsonl | {} top -", env!("CARGO_BIN_EXE_blkiolat")));
+    tmux.shows(&["input ended", "00:00:20", "nothing missed in 4 windows"]);
+    tmux.key("o");
+    tmux.shows(&["sort: oldest"]);
+    tmux.key("q");
+    tmux.is_the_shell_s();
+}
