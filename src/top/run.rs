@@ -14,7 +14,7 @@ use super::history::KEPT;
 use super::keys;
 use super::pace::Speed;
 use super::player::{Player, Update};
-use super::screen::{Screen, Signals, end_by};
+use super::screen::{Keyboard, Screen, Signals, end_by};
 use super::state::{Effect, State};
 use super::view::{self, Look, Moment};
 use crate::report::cli::Failure;
@@ -70,8 +70,9 @@ pub fn top(args: &TopArgs) -> Result<ExitCode, Failure> {
         batch: None,
         looked: false,
     };
+    let keyboard = Keyboard::open()?;
     let mut screen = Screen::enter()?;
-    let result = top.run(&mut screen, &signals);
+    let result = top.run(&mut screen, &signals, &keyboard);
     drop(screen);
     if let Some(signal) = signals.ended_by() {
         // After a hangup the terminal fails too, which is no news.
@@ -82,7 +83,12 @@ pub fn top(args: &TopArgs) -> Result<ExitCode, Failure> {
 }
 
 impl Top {
-    fn run(&mut self, screen: &mut Screen, signals: &Signals) -> io::Result<()> {
+    fn run(
+        &mut self,
+        screen: &mut Screen,
+        signals: &Signals,
+        keyboard: &Keyboard,
+    ) -> io::Result<()> {
         let mut drawn: Option<Instant> = None;
         loop {
             if signals.ended_by().is_some() {
@@ -100,12 +106,13 @@ impl Top {
                 self.draw(screen)?;
                 drawn = Some(Instant::now());
             }
-            if event::poll(self.player.wait(Instant::now()))? {
-                // All keys that were pressed, and then one picture.
-                while event::poll(Duration::ZERO)? {
-                    if !self.take_event(&event::read()?, screen)? {
-                        return Ok(());
-                    }
+            if !keyboard.wait(self.player.wait(Instant::now()))? {
+                return Ok(());
+            }
+            // All keys that were pressed, and then one picture.
+            while event::poll(Duration::ZERO)? {
+                if !self.take_event(&event::read()?, screen)? {
+                    return Ok(());
                 }
                 drawn = None;
             }

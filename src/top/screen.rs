@@ -1,9 +1,11 @@
 //! The terminal while `blkiolat top` has it: taken on start, and given back as it was whatever
 //! ends the program.
 
+use std::fs::File;
 use std::io::{self, Stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -12,6 +14,7 @@ use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::{flag, low_level};
 
@@ -72,6 +75,28 @@ fn take() -> io::Result<()> {
 fn restore() {
     let _ = execute!(io::stdout(), Show, LeaveAlternateScreen);
     let _ = disable_raw_mode();
+}
+
+/// The keyboard, to wait for it: crossterm's own wait never ends once the terminal is gone.
+#[derive(Debug)]
+pub(super) struct Keyboard(File);
+
+impl Keyboard {
+    pub(super) fn open() -> io::Result<Self> {
+        File::open("/dev/tty").map(Self)
+    }
+
+    /// Waits until a key is pressed or a signal arrives, `wait` at most. False when the terminal is
+    /// gone.
+    pub(super) fn wait(&self, wait: Duration) -> io::Result<bool> {
+        let wait = Timespec::try_from(wait).map_err(io::Error::other)?;
+        let mut keyboard = [PollFd::new(&self.0, PollFlags::IN)];
+        match poll(&mut keyboard, Some(&wait)) {
+            Ok(_) => Ok(!keyboard[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)),
+            Err(rustix::io::Errno::INTR) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// The signals that a program with a terminal has to heed.

@@ -175,6 +175,28 @@ fn a_signal_gives_the_terminal_back() {
     }
 }
 
+/// It must not spin at a terminal that says "end of file" for ever, even if nobody hangs it up.
+#[test]
+fn it_ends_with_its_terminal() {
+    for heed in ["", "trap '' HUP;"] {
+        let dir = tempfile::tempdir().unwrap();
+        let Some(tmux) = Tmux::start(dir.path()) else { return };
+        append(&dir.path().join("b.jsonl"), &lines(&records(3)));
+        tmux.shows(&["$"]);
+        let top = env!("CARGO_BIN_EXE_blkiolat");
+        tmux.enter(&format!("(sh -c '{heed} echo $$ > pid; exec {top} top b.jsonl')"));
+        tmux.shows(&["MAX", "sda"]);
+        let pid = fs::read_to_string(dir.path().join("pid")).unwrap();
+        drop(tmux);
+        // A process that has ended and was not waited for yet has no command line.
+        let command = format!("/proc/{}/cmdline", pid.trim());
+        until("it has ended", || match fs::read(&command) {
+            Ok(words) if !words.is_empty() => Err("it runs".into()),
+            _ => Ok(()),
+        });
+    }
+}
+
 #[test]
 fn a_replay_can_be_held_and_stepped() {
     let dir = tempfile::tempdir().unwrap();
