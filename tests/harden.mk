@@ -1,0 +1,17 @@
+# Long runs and the supply chain. Included by the Makefile.
+#
+#   make soak    a million windows (60 days at 5 s), as fast as they go: about a minute
+#   make deny    licences, sources and bans of what the programs are built from (deny.toml), and
+#                known advisories; installs cargo-deny, which takes some minutes to build, and needs
+#                github.com for the advisories
+
+SOAK_WINDOWS ?= 1000000
+
+.PHONY: soak deny
+
+soak: build-tools ## a million windows: memory, descriptors and disk use stay flat
+	BLKIOLATD_SOAK=$(SOAK_WINDOWS) $(CARGO) test --release --locked --test archive soak -- --nocapture
+
+deny: build-tools ## licences, sources and advisories of the dependencies
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --locked check
