@@ -1,5 +1,6 @@
-# Long runs and the supply chain. Included by the Makefile.
+# Power failures, long runs and the supply chain. Included by the Makefile.
 #
+#   make test-power  power failures of a disk with a volatile cache, and of whole machines (tests/vm/power)
 #   make soak    a million windows (60 days at 5 s), as fast as they go: about a minute
 #   make deny    licences, sources and bans of what the programs are built from (deny.toml), and
 #                known advisories; installs cargo-deny, which takes some minutes to build, and needs
@@ -7,7 +8,10 @@
 
 SOAK_WINDOWS ?= 1000000
 
-.PHONY: soak deny
+.PHONY: test-power soak deny
+
+test-power: test-tools static ## power failures, in emulated machines
+	$(SUDO) tests/vm/power --rounds 5 --kills 2 6.12 $(BINARY)
 
 soak: build-tools ## a million windows: memory, descriptors and disk use stay flat
 	BLKIOLATD_SOAK=$(SOAK_WINDOWS) $(CARGO) test --release --locked --test archive soak -- --nocapture
