@@ -19,9 +19,10 @@ APT_LOCK := /run/lock/blkiolatd-apt
 .PHONY: test-systemd
 test-systemd: test-tools ## the package under real systemds, in throw-away Debian trees
 	$(MAKE) --no-print-directory deb STATIC=1
+	$(CC) -static -O1 -Wall -Wextra -Werror -o target/intruder tests/nspawn/intruder.c
 	set -o pipefail; package=$$(ls -t target/blkiolatd_*.deb | head -n 1); \
 	export package; printf '%s\n' $(SUITES) | xargs -P 2 -I SUITE bash -o pipefail -c \
-	    '$(SUDO) tests/nspawn/run --timeout 300 --disk 64 SUITE tests/nspawn/service.sh "$$package" | sed "s/^/SUITE: /"'
+	    '$(SUDO) tests/nspawn/run --timeout 300 --disk 64 SUITE tests/nspawn/service.sh "$$package" target/intruder | sed "s/^/SUITE: /"'
 
 .PHONY: test-tools test-kernels test-machines $(KERNELS:%=test-kernel-%) $(SUITES:%=test-tree-%)
 

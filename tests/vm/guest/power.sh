@@ -55,14 +55,14 @@ has_reached() { [ "$(newest || echo 0)" -ge "$1" ] 2>/dev/null; }
 # and then what the daemon wrote after its new start.
 survived() {
     numbers >/tmp/numbers
-    awk -v visible="$2" '
+    if awk -v visible="$2" '
         /torn/ { print "a torn line"; exit 1 }
         $1 == 0 && NR > 1 { second++; next_number = 0 }
         $1 != next_number { print "record " $1 " where " next_number " was expected"; exit 1 }
         { next_number++; if (!second) first = next_number }
         END { if (first < visible || second != 1) {
             print first " records of " visible " and " second + 0 " later runs"; exit 1 } }
-    ' /tmp/numbers >/tmp/why && ok "$1" || fail "$1" "$(cat /tmp/why)"
+    ' /tmp/numbers >/tmp/why; then ok "$1"; else fail "$1" "$(cat /tmp/why)"; fi
 }
 
 case $MODE in
@@ -96,7 +96,7 @@ cache)
         wait_until 1200 compressed
         stop_daemon
         survived "round-$round" "$visible"
-        echo "# round $round: $visible records seen, $(ls /log | grep -c gz) archives"
+        echo "# round $round: $visible records seen, $(find /log -name "*.gz" | wc -l) archives"
         rm -f /log/b* /log/unsynced*
         umount /log
     done
