@@ -182,3 +182,23 @@ fn a_stuck_disk_does_not_eat_the_memory() {
     }
     println!("at most {} KiB", group.most() >> 10);
 }
+
+#[test]
+fn a_configuration_that_others_can_change_is_mentioned() {
+    use std::os::unix::fs::PermissionsExt;
+    let name = "a_configuration_that_others_can_change_is_mentioned";
+    let Some(_turn) = able(name) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (config, _) = configuration(dir.path(), "none*");
+    let set = |mode| {
+        fs::set_permissions(&config, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(0o644);
+    let mut daemon = Daemon::start(dir.path(), &["--config", config.to_str().unwrap()]);
+    daemon.ready();
+    assert!(!daemon.log().contains("can be changed"), "{}", daemon.log());
+    set(0o646);
+    daemon.reload();
+    assert!(daemon.log().contains("can be changed by everybody"), "{}", daemon.log());
+    daemon.stop();
+}

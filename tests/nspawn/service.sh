@@ -207,7 +207,7 @@ wait_until interval_is 0.2
 
 exposure=$(systemd-analyze security --no-pager $unit | grep 'Overall exposure level')
 echo "# ${exposure#*→ }"
-check exposure awk -v level="$(echo "$exposure" | grep -oE '[0-9]+\.[0-9]+')" 'BEGIN { exit !(level != "" && level <= 1.0) }'
+check exposure awk -v level="$(echo "$exposure" | grep -oE '[0-9]+\.[0-9]+')" 'BEGIN { exit !(level != "" && level <= 0.7) }'
 
 # --- What it takes, as its limits have to allow. ---
 pid=$(show MainPID)
