@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use blkiolatd::archive::reader::RecordView;
 use blkiolatd::cli::{self, RunArgs};
-use blkiolatd::config::{Config, ConfigFile, FreeSpace};
+use blkiolatd::config::{Config, ConfigFile, FreeSpace, reload};
 use blkiolatd::probe::format::Format;
 use blkiolatd::report;
 use clap::Parser;
@@ -51,6 +51,9 @@ pub fn config(data: &[u8]) {
             assert_eq!(config, parsed.config);
             assert!(config.retention.max_total_size >= config.rotation.max_size);
             assert!(config.retention.max_age >= config.rotation.max_age);
+            for change in reload(&Config::default(), config).1 {
+                assert_clean(&change.to_string(), "a change");
+            }
         }
         Err(problems) => {
             assert!(!problems.list.is_empty());
