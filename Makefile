@@ -35,7 +35,7 @@ build: build-tools ## the release binaries, in target/release
 	$(CARGO) build --release --locked
 
 .PHONY: test
-test: test-host test-kernels test-power test-systemd ## everything: this kernel, other kernels, power failures, real systemds
+test: test-host test-kernels test-power test-many test-systemd ## everything: this kernel, other kernels, power failures, real systemds
 
 .PHONY: test-host
 test-host: build-tools test-host-tools $(PYTHON) ## the tests on this machine's kernel
