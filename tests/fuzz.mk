@@ -6,8 +6,8 @@
 #   make test-fuzz                 the replay alone, with more made inputs: FUZZ_CASES per target
 #
 # What is found is in fuzz/artifacts/TARGET: mend it and put the file into fuzz/corpus/TARGET, where it
-# stays as a regression test. No sanitizer: the inputs' parsers have no unsafe code, and so the stable
-# compiler does.
+# stays as a regression test. No sanitizer: the inputs' parsers have no unsafe code. cargo fuzz needs
+# rustup's nightly toolchain.
 
 FUZZ_TARGETS := config report archive format arguments
 FUZZ_SECONDS ?= 1800
@@ -25,7 +25,7 @@ fuzz-tools: build-tools
 
 $(FUZZ_TARGETS:%=fuzz-%): fuzz-%: fuzz-tools
 	mkdir -p $(FUZZ_CORPUS)/$*
-	$(CARGO) fuzz run --sanitizer none $* $(FUZZ_CORPUS)/$* fuzz/corpus/$* -- \
+	$(CARGO) +nightly fuzz run --sanitizer none $* $(FUZZ_CORPUS)/$* fuzz/corpus/$* -- \
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=60 -rss_limit_mb=1500 -print_final_stats=1
 
 test-fuzz: build-tools ## the kept inputs of the fuzzers, and FUZZ_CASES made from them per kind
