@@ -6,7 +6,7 @@ SHELL := /bin/bash
 BUILD_NEEDS := clang:clang make:make cc:gcc pkg-config:pkg-config
 BUILD_LIBRARIES := libelf:libelf-dev zlib:zlib1g-dev
 # Tests on this machine's own devices, with independent witnesses. tests/vm.mk has those of other kernels.
-TEST_NEEDS := fio:fio mkfs.ext4:e2fsprogs losetup:mount jq:jq script:bsdutils setpriv:util-linux python3:python3-venv \
+TEST_NEEDS := fio:fio mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs faketime:faketime losetup:mount jq:jq script:bsdutils setpriv:util-linux python3:python3-venv \
 	chromium:chromium systemd-analyze:systemd tmux:tmux
 LINT_NEEDS := clang-format:clang-format shellcheck:shellcheck
 
@@ -35,7 +35,7 @@ build: build-tools ## the release binaries, in target/release
 	$(CARGO) build --release --locked
 
 .PHONY: test
-test: test-host test-kernels test-systemd ## everything: this kernel, other kernels, real systemds
+test: test-host test-kernels test-power test-many test-systemd ## everything: this kernel, other kernels, power failures, real systemds
 
 .PHONY: test-host
 test-host: build-tools test-host-tools $(PYTHON) ## the tests on this machine's kernel
@@ -84,3 +84,5 @@ lint-tools:
 
 include packaging/packaging.mk
 include tests/vm.mk
+include tests/fuzz.mk
+include tests/harden.mk

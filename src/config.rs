@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-pub use file::{ConfigError, ConfigFile, Parsed, Problem, Problems};
+pub use file::{ConfigError, ConfigFile, Parsed, Problem, Problems, other_writers};
 pub use key::{Change, reload};
 
 /// Where the configuration is looked for when none is named.

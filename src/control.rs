@@ -93,6 +93,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// hold up sampling: status lines and signs of life are left out then.
 #[derive(Debug, Default)]
 pub struct Manager {
+    /// Kept open: signs of life must not depend on there being a descriptor to spare.
+    socket: Option<UnixDatagram>,
     status: String,
 }
 
@@ -121,45 +123,69 @@ impl Manager {
 
     /// One line of facts. What was said last is not said again.
     pub fn status(&mut self, status: &str) {
-        if status != self.status && send(&[NotifyState::Status(status)], None) {
+        if status != self.status && self.send(&[NotifyState::Status(status)], None) {
             status.clone_into(&mut self.status);
         }
     }
 
     /// The daemon makes progress.
     pub fn alive(&mut self) {
-        send(&[NotifyState::Watchdog], None);
+        self.send(&[NotifyState::Watchdog], None);
     }
 
     fn tell(&mut self, states: &[NotifyState<'_>], status: &str) {
         status.clone_into(&mut self.status);
         let mut states = states.to_vec();
         states.push(NotifyState::Status(status));
-        send(&states, Some(PATIENCE));
+        self.send(&states, Some(PATIENCE));
+    }
+
+    /// Sends one datagram, or none when there is no room for it at once or within `patience`. Whether
+    /// it was sent.
+    fn send(&mut self, states: &[NotifyState<'_>], patience: Option<Duration>) -> bool {
+        let Some(address) = env::var_os("NOTIFY_SOCKET") else { return true };
+        let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+        let mut sent = self.try_send(&address, message.as_bytes(), patience);
+        if sent.as_ref().is_err_and(is_gone) {
+            // Another manager may be there now.
+            self.socket = None;
+            sent = self.try_send(&address, message.as_bytes(), patience);
+        }
+        if let Err(error) = &sent {
+            tracing::debug!(%error, "cannot reach the service manager");
+        }
+        sent.is_ok()
+    }
+
+    fn try_send(
+        &mut self,
+        address: &OsStr,
+        message: &[u8],
+        patience: Option<Duration>,
+    ) -> io::Result<()> {
+        let socket = match &mut self.socket {
+            Some(socket) => socket,
+            none => none.insert(notify_socket(address)?),
+        };
+        socket.set_nonblocking(patience.is_none())?;
+        if patience.is_some() {
+            socket.set_write_timeout(patience)?;
+        }
+        socket.send(message).map(drop)
     }
 }
 
-/// Sends one datagram, or none when there is no room for it at once or within `patience`. Whether it
-/// was sent.
-fn send(states: &[NotifyState<'_>], patience: Option<Duration>) -> bool {
-    let Some(address) = env::var_os("NOTIFY_SOCKET") else { return true };
-    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
-    let sent = notify_socket(&address, patience).and_then(|socket| socket.send(message.as_bytes()));
-    if let Err(error) = &sent {
-        tracing::debug!(%error, "cannot reach the service manager");
-    }
-    sent.is_ok()
+/// Whether nobody has the other end any more.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
 }
 
-fn notify_socket(address: &OsStr, patience: Option<Duration>) -> io::Result<UnixDatagram> {
+/// A socket to the manager at `address`.
+fn notify_socket(address: &OsStr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     match address.as_bytes() {
         [b'@', name @ ..] => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
         _ => socket.connect(address)?,
-    }
-    match patience {
-        Some(patience) => socket.set_write_timeout(Some(patience))?,
-        None => socket.set_nonblocking(true)?,
     }
     Ok(socket)
 }

@@ -4,7 +4,7 @@
 //! a disk.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -15,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::archive::{OpenError, Settings, Start, Writer, WriterHandle};
 use crate::cli::{self, RunArgs, RunOptions};
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, DEFAULT_PATH};
 use crate::control::{self, Manager, Request, Signals};
 use crate::device::{Action, Change, Filter, Registry, Sysfs, Uevents};
 use crate::logging::Logging;
@@ -52,6 +52,7 @@ pub enum Failure {
 pub fn run(args: RunArgs) -> Result<(), Failure> {
     let (config, options) = cli::load(&args, io::stdout().is_terminal())?;
     let logging = Logging::start(config.log.level)?;
+    warn_of_writers(&args);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -67,6 +68,16 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         daemon.sample(&signals).await?;
         daemon.stop()
     })
+}
+
+/// Says who else may decide what is recorded, and where.
+fn warn_of_writers(args: &RunArgs) {
+    let path = args.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+    if path.is_file()
+        && let Some(who) = config::other_writers(path)
+    {
+        tracing::warn!("{path:?} can be changed by {who}: only root should be able to");
+    }
 }
 
 /// Loads and attaches the programs, and gives up the capabilities that this took.
@@ -353,6 +364,7 @@ impl<'obj> Daemon<'obj> {
     fn read_again(&self) -> Result<(Config, Filter), String> {
         let interactive = io::stdout().is_terminal();
         let (config, _) = cli::load(&self.args, interactive).map_err(|error| error.to_string())?;
+        warn_of_writers(&self.args);
         let filter = filter(&config).map_err(|error| error.to_string())?;
         Ok((config, filter))
     }

@@ -12,16 +12,17 @@ BINARY ?= $(STATIC_BINARY)
 KERNELS := 5.10 6.1 6.12 sid
 SUITES := bullseye bookworm trixie
 TEST_PACKAGES := qemu-system-x86 busybox-static kmod xz-utils zstd fio e2fsprogs util-linux \
-	mmdebstrap systemd-container debian-archive-keyring
+	xfsprogs mmdebstrap systemd-container debian-archive-keyring
 # One package manager at a time, and only when something is missing.
 APT_LOCK := /run/lock/blkiolatd-apt
 
 .PHONY: test-systemd
 test-systemd: test-tools ## the package under real systemds, in throw-away Debian trees
 	$(MAKE) --no-print-directory deb STATIC=1
+	$(CC) -static -O1 -Wall -Wextra -Werror -o target/intruder tests/nspawn/intruder.c
 	set -o pipefail; package=$$(ls -t target/blkiolatd_*.deb | head -n 1); \
 	export package; printf '%s\n' $(SUITES) | xargs -P 2 -I SUITE bash -o pipefail -c \
-	    '$(SUDO) tests/nspawn/run --timeout 300 --disk 64 SUITE tests/nspawn/service.sh "$$package" | sed "s/^/SUITE: /"'
+	    '$(SUDO) tests/nspawn/run --timeout 300 --disk 64 SUITE tests/nspawn/service.sh "$$package" target/intruder | sed "s/^/SUITE: /"'
 
 .PHONY: test-tools test-kernels test-machines $(KERNELS:%=test-kernel-%) $(SUITES:%=test-tree-%)
 

@@ -131,7 +131,9 @@ fn compress(
         return Ok(());
     };
     let partial = place.names.name(first, Kind::Partial);
-    let written = write_archive(disk, place, &source, &partial, level, stop);
+    // Whatever keeps this from being made is not ours to remove.
+    let target = disk.create(place, &partial)?;
+    let written = write_archive(disk, &source, &target, level, stop);
     if let Err(problem) = written {
         // If it stays, the next pass removes it.
         let _ = disk.remove(place, &partial);
@@ -155,13 +157,11 @@ fn finish(disk: &Disk, place: &Place, first: Moment) -> Result<(), Problem> {
 
 fn write_archive(
     disk: &Disk,
-    place: &Place,
     source: &File,
-    partial: &str,
+    target: &File,
     level: u32,
     stop: &AtomicBool,
 ) -> Result<(), Problem> {
-    let target = disk.create(place, partial)?;
     let most = reserve(disk.facts(source)?.size);
     let mut encoder = GzEncoder::new(Vec::with_capacity(CHUNK), Compression::new(level.min(9)));
     let mut buffer = vec![0; CHUNK];
@@ -181,12 +181,12 @@ fn write_archive(
         if to > most {
             return Err(Problem::Incompressible);
         }
-        disk.append(&target, ready)?;
+        disk.append(target, ready)?;
         ready.clear();
     }
     // The trailer, then the disk, then (in our caller) the name.
-    disk.append(&target, &encoder.finish()?)?;
-    disk.sync_data(&target)?;
+    disk.append(target, &encoder.finish()?)?;
+    disk.sync_data(target)?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
@@ -125,6 +126,43 @@ impl ConfigFile {
     /// What the file says, or everything that is wrong with it.
     pub fn parse(&self) -> Result<Parsed, Problems> {
         parse(&self.text).map_err(|list| Problems { path: self.path.clone(), list })
+    }
+}
+
+/// Who besides root and this user may change the file at `path`, for a warning; `None` where nobody
+/// may, or there is no file. Whoever may decides what is recorded, and where.
+#[must_use]
+pub fn other_writers(path: &Path) -> Option<&'static str> {
+    let ours = rustix::process::geteuid().as_raw();
+    let of = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        writers(metadata.mode(), metadata.uid(), metadata.gid(), ours, metadata.is_dir())
+    };
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    of(path).or_else(|| {
+        of(directory.unwrap_or(Path::new("."))).map(|who| match who {
+            GROUP => "the group of its directory",
+            OTHERS => "everybody, through its directory",
+            _ => "the owner of its directory",
+        })
+    })
+}
+
+const OWNER: &str = "its owner, who is neither root nor this user";
+const GROUP: &str = "its group";
+const OTHERS: &str = "everybody";
+
+fn writers(mode: u32, uid: u32, gid: u32, ours: u32, is_directory: bool) -> Option<&'static str> {
+    // In a directory with the sticky bit nobody can replace the files of others.
+    let shared = !(is_directory && mode & 0o1000 != 0);
+    if mode & 0o002 != 0 && shared {
+        Some(OTHERS)
+    } else if mode & 0o020 != 0 && gid != 0 && shared {
+        Some(GROUP)
+    } else if uid != 0 && uid != ours {
+        Some(OWNER)
+    } else {
+        None
     }
 }
 
@@ -305,4 +343,42 @@ fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n s
         .filter(|(similarity, _)| *similarity > SIMILAR)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_write() {
+        let file = |mode, uid, gid| writers(mode, uid, gid, 990, false);
+        assert_eq!(file(0o100644, 0, 0), None);
+        assert_eq!(file(0o100664, 0, 0), None, "root's group");
+        assert_eq!(file(0o100640, 990, 990), None, "this user");
+        assert_eq!(file(0o100664, 0, 990), Some(GROUP));
+        assert_eq!(file(0o100666, 0, 0), Some(OTHERS));
+        assert_eq!(file(0o100644, 1000, 0), Some(OWNER));
+        // /tmp, and a directory like it without the sticky bit.
+        assert_eq!(writers(0o041777, 0, 0, 990, true), None);
+        assert_eq!(writers(0o040777, 0, 0, 990, true), Some(OTHERS));
+    }
+
+    #[test]
+    fn who_may_write_a_real_file() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.toml");
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        assert_eq!(other_writers(&path), None, "no file, and the directory is ours");
+        std::fs::write(&path, "").unwrap();
+        set(&path, 0o644);
+        assert_eq!(other_writers(&path), None);
+        set(&path, 0o646);
+        assert_eq!(other_writers(&path), Some(OTHERS));
+        set(&path, 0o644);
+        set(dir.path(), 0o777);
+        assert_eq!(other_writers(&path), Some("everybody, through its directory"));
+    }
 }

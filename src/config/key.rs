@@ -153,8 +153,14 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
+/// As a string of TOML, with nothing in it that a terminal or the journal would act on.
 fn show_text(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+    let escaped = text.chars().map(|c| match c {
+        '\\' | '"' => format!("\\{c}"),
+        c if c.is_control() => format!("\\u{:04X}", u32::from(c)),
+        c => c.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
 }
 
 fn show_duration(time: &Duration) -> String {
@@ -217,6 +223,16 @@ pub fn reload(running: &Config, wanted: Config) -> (Config, Vec<Change>) {
 mod tests {
     use super::*;
     use crate::config::{Detail, FreeSpace, ProbeChoice};
+
+    /// Found by fuzzing: a reload logged the control characters of a path as they were.
+    #[test]
+    fn what_is_shown_is_toml_without_control_characters() {
+        let text = "a\u{1b}[2J\"b\\c\u{9b}\u{7f}\r\né";
+        let shown = show_text(text);
+        assert_eq!(shown, r#""a\u001B[2J\"b\\c\u009B\u007F\u000D\u000Aé""#);
+        let table: toml::Table = format!("x = {shown}").parse().unwrap();
+        assert_eq!(table["x"].as_str(), Some(text));
+    }
 
     #[test]
     fn nothing_changes_between_equals() {

@@ -51,7 +51,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command, out: &mut dyn Write, log: &mut dyn Write) -> Result<ExitCode, Failure> {
+/// Runs one command: its result goes to `out`, what could not be used to `log`. The exit code is 0, or
+/// 1 when part of the input could not be used.
+///
+/// # Errors
+/// When there is nothing to show, or it cannot be written.
+pub fn run(
+    command: &Command,
+    out: &mut dyn Write,
+    log: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
     match command {
         Command::Report(args) => report(args, out, log),
         Command::Diff(args) => diff(args, out, log),

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
 
+mod adversity;
 mod disk;
 mod lifecycle;
 mod process;
@@ -32,7 +33,7 @@ fn can_run(name: &str) -> bool {
     } else if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
         Some("a kernel with BTF")
     } else {
-        let tools = ["losetup", "fio", "mkfs.ext4", "fsfreeze", "gzip"];
+        let tools = ["losetup", "fio", "mkfs.ext4", "fsfreeze", "gzip", "faketime"];
         tools.into_iter().find(|tool| {
             let mut version = Command::new(tool);
             version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()

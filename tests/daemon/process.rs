@@ -90,7 +90,8 @@ impl Daemon {
         Self::start_with(dir, &script, arguments)
     }
 
-    fn start_with(dir: &Path, script: &str, arguments: &[&str]) -> Self {
+    /// Through a shell `script`, whose last command is `exec "$@"`.
+    pub fn start_with(dir: &Path, script: &str, arguments: &[&str]) -> Self {
         let mut number = 0;
         let socket = loop {
             let path = dir.join(format!("notify-{number}"));
@@ -237,7 +238,7 @@ impl Daemon {
         assert!(status.success(), "{status}; log:\n{}", self.log());
     }
 
-    fn pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 }

@@ -246,6 +246,35 @@ fn foreign_files_under_our_names_are_neither_compressed_nor_removed() {
     assert_eq!(fs::read_to_string(path("victim")).unwrap(), "precious");
 }
 
+/// Found by fuzzing: where an archive could not be begun, what stood in its way was removed.
+#[test]
+fn what_is_in_the_way_of_an_archive_stays() {
+    for kind in ["link", "fifo", "directory"] {
+        let dir = directory();
+        let partial = dir.path().join("b-20261122T154505.123Z.jsonl.gz.tmp");
+        fs::write(dir.path().join("victim"), "precious").unwrap();
+        match kind {
+            "link" => symlink(dir.path().join("victim"), &partial).unwrap(),
+            "fifo" => mkfifo(&partial),
+            _ => fs::create_dir(&partial).unwrap(),
+        }
+        let mut rig = Rig::opened(settings(dir.path()));
+        rig.write(1).unwrap();
+        // The name's moment is taken, as by any other file of ours: this steps aside.
+        rig.rotate().unwrap();
+        assert!(dir.path().join("b-20261122T154505.124Z.jsonl").exists(), "{kind}");
+        fs::rename(
+            dir.path().join("b-20261122T154505.124Z.jsonl"),
+            dir.path().join("b-20261122T154505.123Z.jsonl"),
+        )
+        .unwrap();
+        let problems = rig.compress();
+        assert!(matches!(problems[..], [(_, Problem::Io(_))]), "{kind}: {problems:?}");
+        assert!(fs::symlink_metadata(&partial).is_ok(), "{kind}");
+        assert_eq!(fs::read_to_string(dir.path().join("victim")).unwrap(), "precious");
+    }
+}
+
 #[test]
 fn a_link_swapped_in_for_a_segment_is_not_read() {
     let dir = directory();
