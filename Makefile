@@ -84,3 +84,4 @@ lint-tools:
 
 include packaging/packaging.mk
 include tests/vm.mk
+include benches/bench.mk
