@@ -82,11 +82,13 @@ pub struct Shape {
     pub batch: u32,
     /// CPUs that it may use, as taskset writes them.
     pub cpus: Option<&'static str>,
+    /// Reads, and as many writes, per second and disk; as fast as it can without.
+    pub rate: Option<u32>,
 }
 
 impl Shape {
     /// The load of every comparison.
-    pub const HOT: Self = Self { depth: 64, batch: 8, cpus: None };
+    pub const HOT: Self = Self { depth: 64, batch: 8, cpus: None, rate: None };
 }
 
 /// fio, 4 KiB random reads and writes with libaio, until it is dropped.
@@ -108,7 +110,9 @@ impl<'a> Hot<'a> {
             .arg(format!("--iodepth={}", shape.depth))
             .arg(format!("--iodepth_batch={}", shape.batch))
             .arg(format!("--iodepth_batch_complete_min={}", shape.batch))
-            .args(shape.cpus.map(|cpus| format!("--cpus_allowed={cpus}")));
+            .args(shape.cpus.map(|cpus| format!("--cpus_allowed={cpus}")))
+            .args(shape.rate.map(|rate| format!("--rate_iops={rate},{rate}")))
+            .args(shape.rate.map(|_| "--rate_process=poisson"));
         for disk in disks {
             fio.arg(format!("--name={}", disk.name))
                 .arg(format!("--filename={}", disk.node.display()));

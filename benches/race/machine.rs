@@ -110,8 +110,12 @@ impl Background {
         self.0.id()
     }
 
-    pub fn child(&mut self) -> &mut Child {
-        &mut self.0
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// When it does not within a minute.
+    pub fn wait(&mut self) -> Result<()> {
+        wait_until("a program has ended", || Ok(self.0.try_wait()?.is_some()))
     }
 
     /// # Errors
@@ -139,7 +143,67 @@ impl Drop for Background {
     }
 }
 
-/// Jiffies that all CPUs together were busy since boot, of 10 ms each.
+/// What a process has used since it began, all threads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Time on a CPU, in ns.
+    pub cpu_ns: u64,
+    /// How often a thread went to sleep.
+    pub sleeps: u64,
+    /// Resident memory, in KiB.
+    pub resident_kib: u64,
+    /// Its largest value.
+    pub peak_kib: u64,
+    /// The part that is the process's own, without what is mapped from files.
+    pub anonymous_kib: u64,
+    pub threads: u64,
+}
+
+/// # Errors
+/// When the process is gone.
+pub fn usage(pid: u32) -> Result<Usage> {
+    let process = Path::new("/proc").join(pid.to_string());
+    let status = text_of(process.join("status"))?;
+    let mut usage = Usage {
+        resident_kib: field(&status, "VmRSS:"),
+        peak_kib: field(&status, "VmHWM:"),
+        anonymous_kib: field(&status, "RssAnon:"),
+        ..Usage::default()
+    };
+    for task in fs::read_dir(process.join("task"))?.flatten() {
+        // Time on a CPU, time waiting for one, times it got one (Documentation/scheduler/sched-stats.rst).
+        let times = text_of(task.path().join("schedstat"))?;
+        usage.cpu_ns += times.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        let status = text_of(task.path().join("status"))?;
+        usage.sleeps += field(&status, "voluntary_ctxt_switches:");
+        usage.threads += 1;
+    }
+    Ok(usage)
+}
+
+/// The number after `key` at the beginning of a line, 0 without.
+pub fn field(text: &str, key: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Bytes of kernel memory that a process's BPF maps take, by the kernel's own account.
+///
+/// # Errors
+/// When the process is gone.
+pub fn map_bytes(pid: u32) -> Result<u64> {
+    let mut maps = std::collections::BTreeMap::new();
+    for entry in fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fdinfo"))?.flatten() {
+        // Descriptors come and go, and several may be of one map.
+        let Ok(text) = fs::read_to_string(entry.path()) else { continue };
+        if text.contains("map_id:") {
+            maps.insert(field(&text, "map_id:"), field(&text, "memlock:"));
+        }
+    }
+    Ok(maps.values().sum())
+}
+
+/// Seconds that all CPUs together were busy since boot.
 ///
 /// # Errors
 /// When `/proc/stat` cannot be read.

@@ -1,12 +1,19 @@
 //! What a request costs with the daemon, beside its peers. `make bench` runs it as root.
 //!
-//! `quick` prints the cost per request; `all` measures everything and writes `docs/benchmarks.md`.
+//! Each stage leaves its results in `target/bench`; `report` makes `docs/benchmarks.md` of all.
 
 mod attached;
+mod bars;
+mod binary;
 mod bracket;
+mod daemon;
 mod load;
 mod machine;
+mod plot;
+mod report;
+mod results;
 mod rounds;
+mod scaling;
 mod statistics;
 mod subject;
 
@@ -14,15 +21,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use load::{Disk, Shape};
+use results::Store;
 use rounds::{Cache, Lengths, Results, net, race, ratio};
 use statistics::Spread;
 use subject::Stage;
 
 /// Size of the disk under load, in MiB.
 const DISK_MIB: usize = 256;
+const ROUNDS: usize = 15;
+/// Rounds of each of the many points of the scaling plots.
+const SCALING_ROUNDS: usize = 5;
 
 fn main() -> ExitCode {
     match begin() {
@@ -40,24 +51,66 @@ fn begin() -> Result<()> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let [command, programs, daemon] = words[..] else {
         bail!(
-            "usage: race quick|all BPF_OBJECT DAEMON; `make bench` and `make bench-quick` call it so"
+            "usage: race quick|request|scaling|daemon|binaries|report BPF_OBJECT DAEMON; \
+             `make bench` and `make bench-quick` call it so"
         );
     };
+    let (programs, daemon) = (Path::new(programs), PathBuf::from(daemon));
+    let store = Store(programs.parent().context("BPF_OBJECT needs a directory")?.to_owned());
+    match command {
+        "binaries" => return store.save("binaries", &binary::examine(&daemon)?),
+        "report" => {
+            let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+            return report::write(&store.load_all()?, &docs);
+        }
+        _ => {}
+    }
     ensure!(rustix::process::geteuid().is_root(), "must be run as root");
     machine::catch_signals()?;
     libbpf_rs::set_print(None);
     for (pid, hooks) in attached::strangers(&[]) {
         eprintln!("warning: process {pid} has programs on the block tracepoints: {hooks:?}");
     }
-    let stage = Stage::new(Path::new(programs), PathBuf::from(daemon))?;
+    let stage = Stage::new(programs, daemon)?;
     match command {
         "quick" => quick(&stage),
-        _ => bail!("{command}: no such race"),
+        "request" => {
+            let results = request(&stage)?;
+            print_costs(&results);
+            store.save("race", &results)
+        }
+        "scaling" => store.save("scaling", &scaling::measure(&stage, SCALING_ROUNDS)?),
+        "daemon" => store.save("daemon", &daemon::measure(&stage)?),
+        _ => bail!("{command}: no such stage"),
     }
 }
 
+/// Everybody, on every count.
+fn request(stage: &Stage) -> Result<Results> {
+    let subjects = [
+        subject::NOTHING,
+        subject::EMPTY,
+        subject::FLOOR,
+        subject::BTF,
+        subject::TRACEPOINT,
+        subject::BIOLATENCY,
+        subject::BIOLATENCY_FLAGS,
+        subject::BCC,
+        subject::BPFTRACE,
+        subject::EMPTY_CLASSIC,
+        subject::ORIGINAL,
+    ];
+    let lengths = Lengths {
+        rounds: ROUNDS,
+        hot: Duration::from_millis(300),
+        cold: Duration::from_millis(400),
+        rate: Duration::from_millis(500),
+    };
+    race(stage, &subjects, &[Disk::new(DISK_MIB)?], Shape::HOT, lengths)
+}
+
+/// The daemon and what it is compared with, per request only.
 fn quick(stage: &Stage) -> Result<()> {
-    let disks = [Disk::new(DISK_MIB)?];
     let subjects = [
         subject::NOTHING,
         subject::EMPTY,
@@ -68,13 +121,12 @@ fn quick(stage: &Stage) -> Result<()> {
         subject::ORIGINAL,
     ];
     let lengths = Lengths {
-        rounds: 15,
+        rounds: ROUNDS,
         hot: Duration::from_millis(250),
         cold: Duration::from_millis(250),
         rate: Duration::ZERO,
     };
-    let results = race(stage, &subjects, &disks, Shape::HOT, lengths)?;
-    print_costs(&results);
+    print_costs(&race(stage, &subjects, &[Disk::new(DISK_MIB)?], Shape::HOT, lengths)?);
     Ok(())
 }
 
@@ -85,17 +137,16 @@ fn print_costs(results: &Results) {
         "", "hot", "x biolatency", "x original", "x floor", "cold", "x biolatency"
     );
     for result in &results.entries {
-        let id = &result.id;
+        let (id, name) = (&result.id, result.name.replace(['*', '`'], ""));
         if let Some(reason) = &result.absent {
-            println!("{:<62}does not run here: {reason}", result.name);
+            println!("{name:<62}does not run here: {reason}");
             continue;
         }
         let part = |of: &str, cache| {
             ratio(results, id, of, cache).map_or_else(String::new, |s| format!("{:.2}", s.median))
         };
         println!(
-            "{:<62}{:>20}{:>14}{:>12}{:>9}{:>22}{:>14}",
-            result.name.replace('*', ""),
+            "{name:<62}{:>20}{:>14}{:>12}{:>9}{:>22}{:>14}",
             show(net(results, id, Cache::Hot)),
             part("biolatency", Cache::Hot),
             part("original", Cache::Hot),
@@ -112,5 +163,8 @@ fn print_costs(results: &Results) {
 }
 
 fn show(spread: Option<Spread>) -> String {
-    spread.map_or_else(|| "-".into(), |s| format!("{:.0} [{:.0}-{:.0}]", s.median, s.low, s.high))
+    spread.map_or_else(
+        || "-".into(),
+        |s| format!("{:.0} [{:.0}-{:.0}]", s.median, s.low, s.high),
+    )
 }

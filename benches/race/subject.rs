@@ -165,11 +165,6 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Processes that belong to it.
-    pub fn pids(&self) -> Vec<u32> {
-        self.process.iter().map(Background::pid).collect()
-    }
-
     /// # Errors
     /// When it has ended by itself.
     pub fn check_alive(&mut self) -> Result<()> {
@@ -178,6 +173,11 @@ impl Attached {
 }
 
 impl Subject {
+    /// The command line of a peer; nothing of others.
+    pub fn words(&self) -> &'static [&'static str] {
+        if let Kind::Peer(words) = self.kind { words } else { &[] }
+    }
+
     /// Attaches it.
     ///
     /// # Errors
