@@ -1,10 +1,25 @@
-# What measuring costs. Included by the Makefile, which defines install_missing; needs root.
+# What measuring costs. Included by the Makefile, which defines install_missing; needs root. Leaves nothing behind but
+# target/bench and docs/benchmarks.md, also when it is interrupted.
 #
-#   make bench-quick   the cost per request, beside two peers
-BENCH_NEEDS := fio:fio losetup:mount biolatency:libbpf-tools biolatency-bpfcc:bpfcc-tools bpftrace:bpftrace
+#   make bench                   everything, in about a quarter of an hour; writes docs/benchmarks.md
+#   make bench STAGES="request report"     only that (benches/run has the list), keeping the rest of the last run
+#   make bench BENCH_DAEMON=PATH           another build of the daemon
+#   make bench-quick             the cost of a request, beside some of the peers
+#
+# On a machine that does nothing else: neighbours make all figures worse, and the spread wider.
+BENCH_NEEDS := fio:fio losetup:mount strace:strace biolatency:libbpf-tools biolatency-bpfcc:bpfcc-tools bpftrace:bpftrace
 BENCH_OBJECT := target/bench/race.bpf.o
+STAGES :=
 
-.PHONY: bench-quick bench-tools
+.PHONY: bench bench-quick bench-tools
+
+bench: bench-tools test-tools $(BENCH_OBJECT) ## the race against its peers, 15 minutes; writes docs/benchmarks.md
+	SUDO="$(SUDO)" CARGO="$(CARGO)" $(if $(BENCH_DAEMON),BENCH_DAEMON="$(BENCH_DAEMON)") benches/run $(STAGES)
+
+# The programs are the same in a debug build, and that is what is measured here.
+bench-quick: bench-tools $(BENCH_OBJECT) ## the cost of a request beside its peers', in 90 s
+	$(CARGO) build --locked
+	$(CARGO) bench --locked --profile dev --bench race -- quick $(CURDIR)/$(BENCH_OBJECT) $(or $(BENCH_DAEMON),$(CURDIR)/target/debug/blkiolatd)
 
 bench-tools: build-tools
 	$(call install_missing,$(BENCH_NEEDS))
@@ -13,8 +28,3 @@ bench-tools: build-tools
 $(BENCH_OBJECT): benches/bpf/race.bpf.c bpf/kernel.h | bench-tools
 	mkdir -p $(@D)
 	clang -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -I bpf -c $< -o $@
-
-# The programs are the same in a debug build, and that is what is measured here.
-bench-quick: bench-tools $(BENCH_OBJECT) ## the cost per request beside its peers', in 90 s
-	$(CARGO) build --locked
-	$(CARGO) bench --locked --profile dev --bench race -- quick $(CURDIR)/$(BENCH_OBJECT) $(CURDIR)/target/debug/blkiolatd

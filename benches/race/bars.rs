@@ -65,9 +65,10 @@ pub fn bars(all: &All) -> Vec<Bar> {
     bars.ratio("per request, hot: tracepoint ÷ original design", fallback, 1.0);
     let on_off = race.and_then(|race| of_rates(race, "btf", |[on, off]| on.iops / off.iops));
     bars.at_least("requests per second, on ÷ off, loop device", on_off, 0.97);
-    let null_blk = all.null_blk.as_ref().and_then(|null_blk| {
-        Spread::of(null_blk.rounds.iter().map(|[on, off]| on / off))
-    });
+    let null_blk = all
+        .null_blk
+        .as_ref()
+        .and_then(|null_blk| Spread::of(null_blk.rounds.iter().map(|[on, off]| on / off)));
     bars.at_least("requests per second, on ÷ off, null_blk (emulated)", null_blk, 0.97);
     let daemon = all.daemon.as_ref();
     let of_daemon = |of: fn(&crate::daemon::UserSpace) -> f64| daemon.map(|d| of(&d.daemon));
@@ -88,7 +89,8 @@ pub fn bars(all: &All) -> Vec<Bar> {
     };
     bars.at_most("snapshot of 10 disks × 5 operations", micros("read_10"), 100.0, " us");
     bars.at_most("snapshot of 1,000 disks × 5 operations", micros("read_1000"), 10_000.0, " us");
-    let bytes = |of: fn(&crate::results::Bytes) -> u64| all.bytes.as_ref().map(|b| of(b) as f64 / MIB);
+    let bytes =
+        |of: fn(&crate::results::Bytes) -> u64| all.bytes.as_ref().map(|b| of(b) as f64 / MIB);
     bars.at_most("a day of 4 busy disks, fine, gzip", bytes(|b| b.fine.gzipped), 25.0, " MiB");
     bars.at_most("a day of 4 busy disks, log2, gzip", bytes(|b| b.log2.gzipped), 8.0, " MiB");
     let needless = all.binaries.as_ref().map(|binaries| match &binaries.needless[..] {

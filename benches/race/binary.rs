@@ -37,9 +37,5 @@ pub fn examine(daemon: &Path) -> Result<Binaries> {
             needless.push(name.to_owned());
         }
     }
-    Ok(Binaries {
-        daemon_bytes: daemon.len() as u64,
-        reader_bytes: reader.len() as u64,
-        needless,
-    })
+    Ok(Binaries { daemon_bytes: daemon.len() as u64, reader_bytes: reader.len() as u64, needless })
 }

@@ -163,8 +163,5 @@ fn print_costs(results: &Results) {
 }
 
 fn show(spread: Option<Spread>) -> String {
-    spread.map_or_else(
-        || "-".into(),
-        |s| format!("{:.0} [{:.0}-{:.0}]", s.median, s.low, s.high),
-    )
+    spread.map_or_else(|| "-".into(), |s| format!("{:.0} [{:.0}-{:.0}]", s.median, s.low, s.high))
 }

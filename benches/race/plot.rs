@@ -65,9 +65,7 @@ fn draw_lines(
         chart
             .draw_series(LineSeries::new(medians, colour.stroke_width(2)).point_size(3))?
             .label(name.replace(['*', '`'], ""))
-            .legend(move |(x, y)| {
-                PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
-            });
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         // From quartile to quartile.
         chart.draw_series(line.iter().map(|&(x, cost)| {
             PathElement::new([(x, cost.low), (x, cost.high)], colour.stroke_width(1))
@@ -121,4 +119,3 @@ fn draw_bars(path: &Path, costs: &[(String, Spread)]) -> Result<(), Box<dyn std:
     area.present()?;
     Ok(())
 }
-
