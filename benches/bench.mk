@@ -4,12 +4,16 @@
 #   make bench                   everything, in about a quarter of an hour; writes docs/benchmarks.md
 #   make bench STAGES="request report"     only that (benches/run has the list), keeping the rest of the last run
 #   make bench BENCH_DAEMON=PATH           another build of the daemon
+#   make bench ROUNDS=2                    to try the race itself out; its figures are worth nothing
 #   make bench-quick             the cost of a request, beside some of the peers
 #
 # On a machine that does nothing else: neighbours make all figures worse, and the spread wider.
 BENCH_NEEDS := fio:fio losetup:mount strace:strace biolatency:libbpf-tools biolatency-bpfcc:bpfcc-tools bpftrace:bpftrace
 BENCH_OBJECT := target/bench/race.bpf.o
 STAGES :=
+ifdef ROUNDS
+export ROUNDS
+endif
 
 .PHONY: bench bench-quick bench-tools
 

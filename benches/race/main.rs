@@ -31,9 +31,8 @@ use subject::Stage;
 
 /// Size of the disk under load, in MiB.
 const DISK_MIB: usize = 256;
+/// Rounds of a comparison; each of the many points of the scaling plots gets a third.
 const ROUNDS: usize = 15;
-/// Rounds of each of the many points of the scaling plots.
-const SCALING_ROUNDS: usize = 5;
 
 fn main() -> ExitCode {
     match begin() {
@@ -42,6 +41,14 @@ fn main() -> ExitCode {
             eprintln!("race: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// `ROUNDS` of the environment, for trying the race itself out, or what figures need.
+fn rounds() -> Result<usize> {
+    match std::env::var("ROUNDS") {
+        Ok(text) => text.parse().with_context(|| format!("ROUNDS={text}: expected a number")),
+        Err(_) => Ok(ROUNDS),
     }
 }
 
@@ -79,7 +86,7 @@ fn begin() -> Result<()> {
             print_costs(&results);
             store.save("race", &results)
         }
-        "scaling" => store.save("scaling", &scaling::measure(&stage, SCALING_ROUNDS)?),
+        "scaling" => store.save("scaling", &scaling::measure(&stage, rounds()?.div_ceil(3))?),
         "daemon" => store.save("daemon", &daemon::measure(&stage)?),
         _ => bail!("{command}: no such stage"),
     }
@@ -101,7 +108,7 @@ fn request(stage: &Stage) -> Result<Results> {
         subject::ORIGINAL,
     ];
     let lengths = Lengths {
-        rounds: ROUNDS,
+        rounds: rounds()?,
         hot: Duration::from_millis(300),
         cold: Duration::from_millis(400),
         rate: Duration::from_millis(500),
@@ -121,7 +128,7 @@ fn quick(stage: &Stage) -> Result<()> {
         subject::ORIGINAL,
     ];
     let lengths = Lengths {
-        rounds: ROUNDS,
+        rounds: rounds()?,
         hot: Duration::from_millis(250),
         cold: Duration::from_millis(250),
         rate: Duration::ZERO,
