@@ -31,7 +31,7 @@ use subject::Stage;
 
 /// Size of the disk under load, in MiB.
 const DISK_MIB: usize = 256;
-/// Rounds of a comparison; each of the many points of the scaling plots gets a third.
+/// Rounds of a comparison; each of the many points of the scaling plots gets a fifth.
 const ROUNDS: usize = 15;
 
 fn main() -> ExitCode {
@@ -86,7 +86,7 @@ fn begin() -> Result<()> {
             print_costs(&results);
             store.save("race", &results)
         }
-        "scaling" => store.save("scaling", &scaling::measure(&stage, rounds()?.div_ceil(3))?),
+        "scaling" => store.save("scaling", &scaling::measure(&stage, rounds()?.div_ceil(5))?),
         "daemon" => store.save("daemon", &daemon::measure(&stage)?),
         _ => bail!("{command}: no such stage"),
     }

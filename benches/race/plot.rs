@@ -52,7 +52,8 @@ fn draw_lines(
         .x_label_formatter(&|x| format!("{x:.0}"))
         .light_line_style(WHITE)
         .draw()?;
-    for (number, (name, _)) in first.costs.iter().enumerate() {
+    let fullest = points.iter().max_by_key(|point| point.costs.len()).unwrap_or(first);
+    for (number, (name, _)) in fullest.costs.iter().enumerate() {
         let colour = COLOURS[number % COLOURS.len()];
         let line: Vec<(f64, Spread)> = points
             .iter()

@@ -132,7 +132,7 @@ fn per_request(text: &mut String, race: &Results, docs: &Path) -> Result<()> {
     for entry in &race.entries {
         let (id, name) = (&entry.id, &entry.name);
         if let Some(reason) = &entry.absent {
-            let reason = reason.replace('|', "\\|").replace('\n', " ");
+            let reason = reason.replace('|', "\\|").replace('<', "&lt;").replace('\n', " ");
             writeln!(text, "| {name} | does not run here: {reason} | | | | | |")?;
             continue;
         }
@@ -216,11 +216,11 @@ fn show_scaling(text: &mut String, scaling: &Scaling, docs: &Path) -> Result<()>
         let file = format!("bench-{}.svg", name.replace(' ', "-").to_lowercase());
         plot::lines(&docs.join(&file), name, points)?;
         writeln!(text, "![cost per request against {name}]({file})\n")?;
-        let Some(first) = points.first() else { continue };
+        let Some(fullest) = points.iter().max_by_key(|point| point.costs.len()) else { continue };
         write!(text, "| {name} |")?;
         points.iter().try_for_each(|point| write!(text, " {} |", point.x))?;
         writeln!(text, "\n|---|{}", "---|".repeat(points.len()))?;
-        for (subject, _) in &first.costs {
+        for (subject, _) in &fullest.costs {
             write!(text, "| {subject} |")?;
             for point in points {
                 let cost = point.costs.iter().find(|(name, _)| name == subject);
@@ -271,6 +271,7 @@ fn user_space(text: &mut String, daemon: &Daemon) -> Result<()> {
     }
     for (name, usage) in &daemon.peers {
         if let Err(reason) = usage {
+            let reason = reason.replace('<', "&lt;");
             writeln!(text, "\n{name} does not run here: {reason}")?;
         }
     }

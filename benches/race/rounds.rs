@@ -91,7 +91,7 @@ pub fn race(
         let absent = subject.start(stage).err().map(|error| format!("{error:#}"));
         crate::machine::check_interrupted()?;
         if let Some(reason) = &absent {
-            eprintln!("  left out: {reason}");
+            eprintln!("  left out: {}: {reason}", subject.name);
         } else {
             present.push(*subject);
         }

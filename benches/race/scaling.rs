@@ -71,7 +71,7 @@ pub fn measure(stage: &Stage, rounds: usize) -> Result<Scaling> {
     }
     scaling.cpus.push(point(crate::machine::online_cpus() as u32, 1, Shape::HOT)?);
     let subjects = [NOTHING, BTF, BTF_LOG2];
-    let lengths = Lengths { rounds: rounds * 3, ..lengths };
+    let lengths = Lengths { rounds: rounds * 5, ..lengths };
     scaling.detail = costs(&race(stage, &subjects, &all[..1], Shape::HOT, lengths)?);
     Ok(scaling)
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use libbpf_rs::Link;
 use tempfile::TempDir;
 
@@ -181,9 +181,9 @@ impl Subject {
     /// Attaches it.
     ///
     /// # Errors
-    /// When it does not run on this machine.
+    /// When it does not run on this machine, with why.
     pub fn start(&self, stage: &Stage) -> Result<Attached> {
-        let attached = match self.kind {
+        match self.kind {
             Kind::Nothing => Ok(Attached { _links: Vec::new(), process: None }),
             Kind::Own(name) => {
                 stage.programs.attach(name).map(|links| Attached { _links: links, process: None })
@@ -195,8 +195,7 @@ impl Subject {
             Kind::Peer(words) => {
                 stage.start_process(command(words[0]).args(&words[1..])).map(Attached::from)
             }
-        };
-        attached.with_context(|| self.name.to_owned())
+        }
     }
 }
 
