@@ -44,14 +44,14 @@ test-host: build-tools test-host-tools $(PYTHON) ## the tests on this machine's 
 .PHONY: fmt
 fmt: lint-tools ## format Rust and C
 	$(CARGO) fmt
-	clang-format -i bpf/*.c bpf/*.h
+	clang-format -i bpf/*.c bpf/*.h benches/bpf/*.c
 
 .PHONY: lint
 lint: build-tools lint-tools ## formatting, clippy and shellcheck; warnings are errors
 	$(CARGO) fmt --check
-	clang-format --dry-run -Werror bpf/*.c bpf/*.h
+	clang-format --dry-run -Werror bpf/*.c bpf/*.h benches/bpf/*.c
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	shellcheck -x $$(git ls-files 'tests/*' .ci | xargs grep -lE '^#!/bin/(ba)?sh')
+	shellcheck -x $$(git ls-files 'tests/*' 'benches/*' .ci | xargs grep -lE '^#!/bin/(ba)?sh')
 
 # $(call install_missing,NEEDS): apt-get only for what is missing.
 define install_missing
@@ -86,3 +86,4 @@ include packaging/packaging.mk
 include tests/vm.mk
 include tests/fuzz.mk
 include tests/harden.mk
+include benches/bench.mk
