@@ -40,7 +40,7 @@ def counts(evidence, disk, *options):
     if disk not in evidence.case.kernel_counts:
         return [f"the kernel has no counts of {disk}"]
     kernel, recorded = evidence.case.kernel_counts[disk], evidence.records.disk(disk)
-    if not any(kernel[requests] for requests, _, _ in STAT.values()):
+    if not any(kernel[field] for field in [requests for requests, _, _ in STAT.values()] + [FLUSHES]):
         return [f"the kernel counted no request of {disk}, so the case shows nothing"]
     flushes = kernel[FLUSHES]
     faults = compare(f"{disk} flushes", recorded.operation("flush").total, flushes, evidence.may_miss(flushes))
@@ -126,7 +126,8 @@ def trace(evidence, disk, *options):
         faults += compare(f"{disk} {name}s against ftrace", own.total, len(latencies), missed)
         faults += compare(f"{disk} {name} errors against ftrace", own.errors, account.errors[name], missed)
         if missed == 0 and latencies and own.total:
-            faults += same_times(f"{disk} {name}", own.fine, latencies, QUARTILES, HOOK_US)
+            shares = QUARTILES if len(latencies) >= 50 else QUARTILES[1:2]
+            faults += same_times(f"{disk} {name}", own.fine, latencies, shares, HOOK_US)
     faults += compare(f"{disk} requeues against ftrace", recorded.requeues, account.requeues,
                       evidence.may_miss(account.requeues))
     occurred = {"partial": account.partial, "requeued": account.requeues, "failed": sum(account.errors.values())}
@@ -202,14 +203,14 @@ def slowest(evidence, disk, operation, microseconds):
     return [] if longest >= int(microseconds) else [f"{disk}: the longest {operation} took {longest} us, expected {microseconds} or more"]
 
 
-def hangs(evidence, disk, requests, seen_us, took_us):
+def hangs(evidence, disk, operation, requests, seen_us, took_us):
     """So many requests were seen to hang up to an age of seen_us at least, ever older, and then took took_us or more."""
     ages = [entry["oldest_us"] for entry in evidence.records.inflight(disk) if entry and entry["count"] == int(requests)]
     evidence.notes.append(f"oldest {' '.join(f'{age / 1e6:.1f}' for age in ages)} s")
     faults = []
     if len(ages) < 4 or ages != sorted(ages) or len(set(ages)) != len(ages) or ages[-1] < int(seen_us):
         faults.append(f"{disk}: {requests} requests in flight had ages {ages} us, expected them to rise beyond {seen_us}")
-    return faults + slowest(evidence, disk, "read", took_us)
+    return faults + slowest(evidence, disk, operation, took_us)
 
 
 def peak(evidence, requests):

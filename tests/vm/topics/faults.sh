@@ -2,28 +2,34 @@
 # Requests that do not simply succeed: counted once, with their whole time, and forgotten afterwards. What ftrace
 # saw tells what happened; see Model in tests/vm/judging/trace.py.
 
+# opts of scsi_debug: what happens to every_nth command.
+MEDIUM_ERROR=2 TIMEOUT=4 TRANSPORT_ERROR=16 SHORT_TRANSFER=0x100 HOST_BUSY=0x8000 ABORT=0x10000
+# inject OPT NTH; inject 0 0 ends it
+inject() {
+    scsi every_nth "$2"
+    scsi opts "$1"
+}
+
 scsi_device=/sys/block/$scsi/device
 queue "$scsi" scheduler none
 scsi ndelay 2000000
 
 # Sectors 0x1234 to 0x123d are bad: the four before them are read, then the request fails.
 case_begin medium-error trace
-scsi opts 2
+inject $MEDIUM_ERROR 0
 for _ in 1 2 3 4 5; do
     dd if="/dev/$scsi" of=/dev/null bs=4096 skip=582 count=1 iflag=direct 2>/dev/null
 done
-scsi opts 0
+inject 0 0
 case_end "$scsi"
 claim counts "$scsi" errors
 claim trace "$scsi" partial failed
 
 # Every 7th read returns half of its data; the rest is asked for again, by the same request.
 case_begin short-transfer trace
-scsi every_nth 7
-scsi opts 0x80
+inject $SHORT_TRANSFER 7
 load_disk fio "$scsi" --rw=randread --bs=32k --iodepth=4 --number_ios=140
-scsi opts 0
-scsi every_nth 0
+inject 0 0
 case_end "$scsi"
 claim counts "$scsi"
 claim fio "$scsi" fio.json
@@ -31,11 +37,9 @@ claim trace "$scsi" partial
 
 # The driver is busy and gives every 5th request back.
 case_begin busy trace
-scsi every_nth 5
-scsi opts 0x4000
+inject $HOST_BUSY 5
 load_disk fio "$scsi" --rw=randrw --bs=4k --iodepth=4 --number_ios=200
-scsi opts 0
-scsi every_nth 0
+inject 0 0
 case_end "$scsi"
 claim counts "$scsi"
 claim fio "$scsi" fio.json
@@ -43,11 +47,9 @@ claim trace "$scsi" requeued
 
 # A transport error: the command fails and is tried again.
 case_begin transport-error trace
-scsi every_nth 9
-scsi opts 16
+inject $TRANSPORT_ERROR 9
 load_disk fio "$scsi" --rw=randread --bs=4k --iodepth=4 --number_ios=150
-scsi opts 0
-scsi every_nth 0
+inject 0 0
 case_end "$scsi"
 claim counts "$scsi"
 claim fio "$scsi" fio.json
@@ -57,11 +59,9 @@ claim trace "$scsi" requeued
 timeout=$(cat "$scsi_device/timeout")
 case_begin timeout trace
 echo 1 >"$scsi_device/timeout"
-scsi every_nth 20
-scsi opts 4
+inject $TIMEOUT 20
 load_disk fio "$scsi" --rw=randread --bs=4k --iodepth=2 --number_ios=50
-scsi opts 0
-scsi every_nth 0
+inject 0 0
 case_end "$scsi"
 claim counts "$scsi"
 claim fio "$scsi" fio.json
@@ -69,11 +69,9 @@ claim trace "$scsi" requeued
 claim slowest "$scsi" read 1000000
 
 case_begin abort trace
-scsi every_nth 20
-scsi opts 0x8000
+inject $ABORT 20
 load_disk fio "$scsi" --rw=randread --bs=4k --iodepth=2 --number_ios=50
-scsi opts 0
-scsi every_nth 0
+inject 0 0
 case_end "$scsi"
 echo "$timeout" >"$scsi_device/timeout"
 claim counts "$scsi"
@@ -81,15 +79,50 @@ claim fio "$scsi" fio.json
 claim trace "$scsi" requeued
 scsi ndelay 20000
 
-# A disk is pulled out while it works on 16 requests, 300 ms each.
+# The controller is reset while 16 requests of 300 ms are with it: they are given back, and tried again.
 slow=$(nvme_with slow)
-case_begin removed trace
-load_disk fio "$slow" --rw=randread --bs=4k --iodepth=16 --number_ios=400 --ioengine=libaio --ignore_error=EIO:ENODEV:ENXIO &
+busy_with() { [ "$(inflight "$1")" -ge "$2" ]; }
+case_begin controller-reset trace
+load_disk fio "$slow" --rw=randread --bs=4k --iodepth=16 --number_ios=32 &
 load=$!
-busy_with() { [ "$(inflight "$slow")" -ge 16 ]; }
-soon busy_with
+soon busy_with "$slow" 16
+echo 1 >"/sys/block/$slow/device/reset_controller"
+wait $load
+case_end "$slow"
+claim counts "$slow"
+claim fio "$slow" fio.json
+claim trace "$slow" requeued
+
+# A disk is taken out while it works: it goes when its requests have ended.
+case_begin removed-busy trace
+load_disk fio "$slow" --rw=randread --bs=4k --iodepth=16 --number_ios=400 --ignore_error=EIO:ENODEV:ENXIO &
+load=$!
+soon busy_with "$slow" 16
 echo 1 >"/sys/block/$slow/device/device/remove"
 wait $load
 case_end
-claim trace "$slow" failed
+claim trace "$slow"
 witness "whether the disk is still there" "$(ls /sys/block | grep -cx "$slow")" eq 0
+
+# A disk that no longer answers is taken out: its requests fail.
+echo 1 >/sys/bus/pseudo/drivers/scsi_debug/add_host
+second_disk() {
+    for second in /sys/block/sd*; do
+        second=${second##*/}
+        [ "$second" != "$scsi" ] && [ -b "/dev/$second" ] && return
+    done
+    return 1
+}
+soon second_disk
+case_begin removed-dead trace
+echo 1 >"/sys/block/$second/device/timeout"
+inject $TIMEOUT -1
+load_disk fio "$second" --rw=randread --bs=4k --iodepth=4 --number_ios=4 --ignore_error=EIO:ENODEV:ENXIO &
+load=$!
+soon busy_with "$second" 4
+echo -1 >/sys/bus/pseudo/drivers/scsi_debug/add_host
+wait $load
+inject 0 0
+case_end
+claim trace "$second" failed
+witness "whether the disk is still there" "$(ls /sys/block | grep -cx "$second")" eq 0

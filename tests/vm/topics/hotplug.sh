@@ -30,10 +30,10 @@ case_end
 claim counts "$disk"
 witness "how many numbers 8 disks had" "$(sort -u "$case_dir/numbers" | wc -l)" lt 8
 
-# 72 disks at once.
+# 66 disks at once.
 case_begin many-disks
 disks='' number=0
-while [ $number -lt 72 ]; do
+while [ $number -lt 66 ]; do
     disks="$disks $(make_null "many$number" queue_mode=2 irqmode=0 size=8)"
     number=$((number + 1))
 done
@@ -45,9 +45,9 @@ case_end $disks
 for disk in $disks; do
     claim counts "$disk" instant
 done
-witness "disks" "$(echo "$disks" | wc -w)" eq 72
+witness "disks" "$(echo "$disks" | wc -w)" eq 66
 number=0
-while [ $number -lt 72 ]; do
+while [ $number -lt 66 ]; do
     rmdir "/sys/kernel/config/nullb/many$number"
     number=$((number + 1))
 done
