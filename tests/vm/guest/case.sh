@@ -1,4 +1,4 @@
-# shellcheck shell=dash
+# shellcheck shell=dash disable=SC2154  # topic, daemon: set by those that source this
 # What a topic (tests/vm/topics/NAME.sh) is written with. A topic makes load and leaves evidence; it
 # judges nothing. Each case has a directory, /out/TOPIC/CASE, with the kernel's counts before and after, the
 # numbers of the records that belong to it, other witnesses, and the claims that tests/vm/judging decides

@@ -1,4 +1,4 @@
-# shellcheck shell=dash
+# shellcheck shell=dash disable=SC2154,SC2034  # shared with case.sh and topics
 # Runs topics in one machine, one after the other, while blkiolatd measures with both probes. Prints progress
 # only; what is right is decided by tests/vm/suite from what is left in /out.
 #
@@ -9,8 +9,8 @@
 . ./case.sh
 mount_kernel_fs
 uname -r >/out/release
-echo mono >$tracing/trace_clock
-echo 8192 >$tracing/buffer_size_kb
+echo mono >"$tracing/trace_clock"
+echo 8192 >"$tracing/buffer_size_kb"
 check virtio load_virtio
 # One queue for polled requests. The machine's other controllers come with the first.
 check nvme load nvme poll_queues=1
@@ -22,6 +22,7 @@ check scsi-disk wait_until 300 scsi_disk
 nvme=$(nvme_with test)
 scsi=$(scsi_disk)
 blkiolatd doctor >/out/doctor.txt 2>&1
+# shellcheck disable=SC2119  # no options
 measure || { fail measure "blkiolatd did not start: $(cat /run/*.log)"; finish; }
 ok measure
 for topic in $TOPICS; do

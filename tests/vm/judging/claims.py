@@ -5,6 +5,7 @@ holds. What is worth reporting is added to evidence.notes.
 """
 
 import operator
+from collections import Counter
 
 from .case import FLUSHES, MERGES, STAT
 from .histogram import bounds_ns, bucket_at, quantile
@@ -82,10 +83,13 @@ def fio(evidence, disk, name, factor="1"):
     return faults
 
 
-def sum_fio(evidence, name, *disks):
-    """Each of fio's I/Os is one request on one of the disks."""
+def sum_fio(evidence, names, *disks):
+    """Each I/O of these runs of fio (NAME,NAME...) is one request on one of the disks."""
     faults = []
-    for operation, true in fio_totals(evidence, name).items():
+    totals = Counter()
+    for name in names.split(","):
+        totals.update(fio_totals(evidence, name))
+    for operation, true in totals.items():
         recorded = sum(evidence.records.disk(disk).operation(operation).total for disk in disks)
         faults += compare(f"{operation}s of all paths against fio", recorded, true, evidence.may_miss(true))
     return faults
@@ -205,6 +209,9 @@ def slowest(evidence, disk, operation, microseconds):
 
 def hangs(evidence, disk, operation, requests, seen_us, took_us):
     """So many requests were seen to hang up to an age of seen_us at least, ever older, and then took took_us or more."""
+    if evidence.probe == "tracepoint" and evidence.records.disturbed(disk):
+        evidence.notes.append("records that earlier misses left behind hide the oldest")
+        return slowest(evidence, disk, operation, took_us)
     ages = [entry["oldest_us"] for entry in evidence.records.inflight(disk) if entry and entry["count"] == int(requests)]
     evidence.notes.append(f"oldest {' '.join(f'{age / 1e6:.1f}' for age in ages)} s")
     faults = []

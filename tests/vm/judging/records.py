@@ -38,6 +38,7 @@ class Records:
     """What the records FIRST to LAST (from 1) of a file say together."""
 
     def __init__(self, lines, first, last):
+        self.before = json.loads(lines[first - 2])["inflight"] if first > 1 else []
         self.windows = [json.loads(line) for line in lines[first - 1 : last]]
         self.disks = {}
         # What was lost since the program started.
@@ -85,6 +86,10 @@ class Records:
                     faults.append(f"window {window['seq']}, {entry['device_name']}: total {entry['total']}, slots {slots}, "
                                   f"operations {operations}, fine {fine}")
         return faults
+
+    def disturbed(self, name):
+        """Whether the disk had requests in flight already before the case began."""
+        return any(entry["device_name"] == name and entry["count"] for entry in self.before)
 
     def left(self):
         """Requests that the last window still has in flight."""

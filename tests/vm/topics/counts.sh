@@ -1,4 +1,4 @@
-# shellcheck shell=dash
+# shellcheck shell=dash disable=SC2154  # topic, nvme, scsi ...: guest/suite.sh
 # Every way that requests come and go: does each count agree with the kernel's?
 
 for scheduler in none mq-deadline bfq kyber; do
@@ -44,15 +44,15 @@ witness "whether the disk polls" "$(cat "/sys/block/$nvme/queue/io_poll")" eq 1
 witness "interrupts for 1,000 requests" $((after - before)) lt 200
 
 # The NVMe driver completes what one interrupt found in a batch.
-if grep -q '^blk_mq_end_request_batch' $tracing/available_filter_functions; then
+if grep -q '^blk_mq_end_request_batch' "$tracing/available_filter_functions"; then
     queue "$nvme" scheduler none
     case_begin batched
-    echo blk_mq_end_request_batch >$tracing/set_ftrace_filter
-    echo function >$tracing/current_tracer
+    echo blk_mq_end_request_batch >"$tracing/set_ftrace_filter"
+    echo function >"$tracing/current_tracer"
     load_disk fio "$nvme" --rw=randread --bs=4k --iodepth=64 --iodepth_batch=16 --number_ios=1500
-    batches=$(grep -c blk_mq_end_request_batch $tracing/trace)
-    echo nop >$tracing/current_tracer
-    echo >$tracing/set_ftrace_filter
+    batches=$(grep -c blk_mq_end_request_batch "$tracing/trace")
+    echo nop >"$tracing/current_tracer"
+    echo >"$tracing/set_ftrace_filter"
     case_end "$nvme"
     claim counts "$nvme"
     claim fio "$nvme" fio.json

@@ -1,9 +1,9 @@
-# shellcheck shell=dash
+# shellcheck shell=dash disable=SC2154  # topic, nvme, scsi ...: guest/suite.sh
 # Disks with a volatile cache: is a device flush counted once, and is nothing else taken for a write?
 
 cached=$(make_null cached queue_mode=2 irqmode=2 completion_nsec=100000 memory_backed=1 cache_size=8 size=64)
 for disk in "$nvme" vda "$scsi" "$cached"; do
-    kind=$(echo "$disk" | sed 's/n1$//; s/[0-9]*$//; s/^sd[a-z]*/scsi/; s/^cached$/null/; s/^nullb$/null/')
+    kind=$(echo "$disk" | sed 's/n1$//; s/[0-9]*$//; s/^sd[a-z]*/scsi/; s/^cached$/null/; s/^vda$/virtio/; s/^nullb$/null/')
     # Each fsync is an empty flush request of its own; those that wait together share one device flush.
     case_begin "fsync-$kind"
     load_disk fio "$disk" --ioengine=psync --rw=randwrite --bs=4k --fsync=1 --numjobs=3 --number_ios=40

@@ -1,4 +1,4 @@
-# shellcheck shell=dash
+# shellcheck shell=dash disable=SC2154  # topic, nvme, scsi ...: guest/suite.sh
 # Disks that come and go, and many of them.
 
 hosts=/sys/bus/pseudo/drivers/scsi_debug/add_host

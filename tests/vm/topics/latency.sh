@@ -1,4 +1,4 @@
-# shellcheck shell=dash
+# shellcheck shell=dash disable=SC2154  # topic, nvme, scsi ...: guest/suite.sh
 # Disks whose time is known: is that what is recorded?
 
 # A disk that takes no time shows what this machine itself takes.
