@@ -82,16 +82,20 @@ scsi ndelay 20000
 # The controller is reset while 16 requests of 300 ms are with it: they are given back, and tried again.
 slow=$(nvme_with slow)
 busy_with() { [ "$(inflight "$1")" -ge "$2" ]; }
-case_begin controller-reset trace
-load_disk fio "$slow" --rw=randread --bs=4k --iodepth=16 --number_ios=32 &
-load=$!
-soon busy_with "$slow" 16
-echo 1 >"/sys/block/$slow/device/reset_controller"
-wait $load
-case_end "$slow"
-claim counts "$slow"
-claim fio "$slow" fio.json
-claim trace "$slow" requeued
+if kernel_from 5.11; then
+    case_begin controller-reset trace
+    load_disk fio "$slow" --rw=randread --bs=4k --iodepth=16 --number_ios=32 &
+    load=$!
+    soon busy_with "$slow" 16
+    echo 1 >"/sys/block/$slow/device/reset_controller"
+    wait $load
+    case_end "$slow"
+    claim counts "$slow"
+    claim fio "$slow" fio.json
+    claim trace "$slow" requeued
+else
+    skip_case controller-reset "5.10 gives this emulated controller up when it is reset with requests in flight"
+fi
 
 # A disk is taken out while it works: it goes when its requests have ended.
 case_begin removed-busy trace
