@@ -13,7 +13,7 @@ from .histogram import bounds_ns, bucket_at, quantile
 # Percentiles that are compared with a known latency, and where only the shape matters.
 SHARES = (0.50, 0.99)
 QUARTILES = (0.25, 0.50, 0.75, 0.95)
-# Share of the requests that ftrace may have seen at another time.
+# Share of the requests that ftrace may have seen at another time; at least two.
 RANK_ERROR = 0.01
 # What two programs on one tracepoint are apart on an emulated machine, us.
 HOOK_US = 50
@@ -140,16 +140,17 @@ def trace(evidence, disk, *options):
 
 
 def same_times(what, fine, witnessed, shares, slack_us):
-    """The percentiles agree: within one bucket and the slack, for all but RANK_ERROR of the requests.
+    """The percentiles agree: within one bucket and the slack, for all but a share of RANK_ERROR of the requests, or two.
 
     The two see each event some microseconds apart. On an emulated machine a processor is sometimes away in between,
     for milliseconds; that moves single requests, whose share must be small.
     """
     faults = []
+    rank_error = max(RANK_ERROR, 2 / len(witnessed))
     for share in shares:
         low, high = (bound / 1000 for bound in bounds_ns(bucket_at(fine, share)))
         slack = slack_us + high - low
-        least, most = (quantile(witnessed, min(1, max(0, share + error))) for error in (-RANK_ERROR, RANK_ERROR))
+        least, most = (quantile(witnessed, min(1, max(0, share + error))) for error in (-rank_error, rank_error))
         if low > most + slack or high < least - slack:
             faults.append(f"{what} p{share * 100:g}: recorded {low}-{high} us, ftrace {least}-{most} us, more than {slack:.0f} us apart")
     return faults

@@ -3,7 +3,7 @@
 # saw tells what happened; see Model in tests/vm/judging/trace.py.
 
 # opts of scsi_debug: what happens to every_nth command.
-MEDIUM_ERROR=2 TIMEOUT=4 TRANSPORT_ERROR=16 SHORT_TRANSFER=0x100 HOST_BUSY=0x8000 ABORT=0x10000
+MEDIUM_ERROR=2 TIMEOUT=4 TRANSPORT_ERROR=16 SHORT_TRANSFER=0x100 HOST_BUSY=0x8000
 # inject OPT NTH; inject 0 0 ends it
 inject() {
     scsi every_nth "$2"
@@ -68,36 +68,13 @@ claim fio "$scsi" fio.json
 claim trace "$scsi" requeued
 claim slowest "$scsi" read 1000000
 
-case_begin abort trace
-inject $ABORT 20
-load_disk fio "$scsi" --rw=randread --bs=4k --iodepth=2 --number_ios=50
-inject 0 0
-case_end "$scsi"
 echo "$timeout" >"$scsi_device/timeout"
-claim counts "$scsi"
-claim fio "$scsi" fio.json
-claim trace "$scsi" requeued
 scsi ndelay 20000
 
-# The controller is reset while 16 requests of 300 ms are with it: they are given back, and tried again.
 slow=$(nvme_with slow)
 busy_with() { [ "$(inflight "$1")" -ge "$2" ]; }
-if kernel_from 5.11; then
-    case_begin controller-reset trace
-    load_disk fio "$slow" --rw=randread --bs=4k --iodepth=16 --number_ios=32 &
-    load=$!
-    soon busy_with "$slow" 16
-    echo 1 >"/sys/block/$slow/device/reset_controller"
-    wait $load
-    case_end "$slow"
-    claim counts "$slow"
-    claim fio "$slow" fio.json
-    claim trace "$slow" requeued
-else
-    skip_case controller-reset "5.10 gives this emulated controller up when it is reset with requests in flight"
-fi
 
-# A disk is taken out while it works: it goes when its requests have ended.
+# A disk whose requests take 300 ms is taken out while it works: it goes when its requests have ended.
 case_begin removed-busy trace
 load_disk fio "$slow" --rw=randread --bs=4k --iodepth=16 --number_ios=400 --ignore_error=EIO:ENODEV:ENXIO &
 load=$!
