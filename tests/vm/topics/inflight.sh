@@ -41,7 +41,7 @@ for deep in $disks; do
 done
 case_begin many-requests
 most=0 attempt=0
-while [ $most -le 10240 ] && [ $attempt -lt 4 ]; do
+while [ "$most" -le 10240 ] && [ $attempt -lt 4 ]; do
     attempt=$((attempt + 1))
     # Each of the two jobs of a disk has sectors of its own.
     # shellcheck disable=SC2086  # words
@@ -51,7 +51,7 @@ while [ $most -le 10240 ] && [ $attempt -lt 4 ]; do
     load=$!
     while kill -0 $load 2>/dev/null; do
         now=$(kernel_inflight)
-        [ "$now" -le $most ] || most=$now
+        [ "$now" -le "$most" ] || most=$now
         usleep 100000
     done
     wait $load
