@@ -466,6 +466,17 @@ static __noinline void on_reissue(struct inflight *entry, __u64 key, __u64 now, 
 	}
 }
 
+/*
+ * START_UNCOUNTED for a request that the kernel leaves out of /sys/block/X/inflight: a device flush, which
+ * has no accounting of its own, and passthrough.
+ */
+static __always_inline __u64 is_uncounted(struct request *rq)
+{
+	__u32 operation = operation_of(rq->cmd_flags);
+
+	return operation == OP_FLUSH || operation == OP_OTHER ? START_UNCOUNTED : 0;
+}
+
 static __always_inline int on_issue(struct request *rq, enum claim how)
 {
 	struct gendisk *disk = request_disk(rq);
@@ -483,7 +494,7 @@ static __always_inline int on_issue(struct request *rq, enum claim how)
 	set = set_of_key(key, &preferred);
 	if (!set)
 		return 0;
-	now = bpf_ktime_get_ns();
+	now = (bpf_ktime_get_ns() & ~START_UNCOUNTED) | is_uncounted(rq);
 
 	entry = find_in_set(set, preferred, key);
 	if (unlikely(!entry && overflowed))

@@ -32,6 +32,8 @@ enum operation {
  */
 #define KEY_CLAIMED  1ULL
 #define KEY_REQUEUED 1ULL
+/* Lowest bit of start_ns: user space cannot tell from sysfs whether such a request is in flight. */
+#define START_UNCOUNTED 1ULL
 struct inflight {
 	__u64 key;
 	__u64 start_ns;

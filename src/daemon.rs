@@ -434,7 +434,7 @@ fn act(probe: &Probe<'_>, actions: &[Action]) {
             Action::Reclaim { slot } => probe.reclaim(slot),
             Action::DropStale { slot, before_ns } => {
                 tracing::warn!(slot, "the kernel has nothing in flight: completions were missed");
-                probe.drop_inflight(slot, before_ns);
+                probe.drop_stale(slot, before_ns);
                 Ok(())
             }
         };

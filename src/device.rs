@@ -212,7 +212,7 @@ impl Registry {
                 continue;
             }
             let Some(known) = entry else { continue };
-            if device.inflight.oldest_ns > DOUBTFUL_AGE_NS
+            if device.inflight.oldest_counted_ns > DOUBTFUL_AGE_NS
                 && self.sysfs.is_idle(&known.name) == Some(true)
             {
                 // It was idle a moment ago: what was in flight long before is not there.
@@ -335,12 +335,16 @@ mod tests {
         let mut registry = Registry::new(root.path().into(), filter(&["*"], &[]));
         let mut hung = reading(60 * SECOND, 3, "sda", 1);
         registry.update(&hung);
-        hung.devices[0].as_mut().unwrap().inflight.oldest_ns = 20 * SECOND;
+        hung.devices[0].as_mut().unwrap().inflight.oldest_counted_ns = 20 * SECOND;
         assert_eq!(registry.update(&hung), [], "the kernel has one in flight");
         fs::write(disk.join("inflight"), "       0        0\n").unwrap();
         assert_eq!(registry.update(&hung), [Action::DropStale { slot: 0, before_ns: 50 * SECOND }]);
         fs::write(disk.join("queue/iostats"), "0\n").unwrap();
         assert_eq!(registry.update(&hung), [], "the kernel does not count");
+        fs::write(disk.join("queue/iostats"), "1\n").unwrap();
+        hung.devices[0].as_mut().unwrap().inflight =
+            Inflight { count: 1, oldest_ns: 20 * SECOND, ..Inflight::default() };
+        assert_eq!(registry.update(&hung), [], "a flush, or one given back: never counted");
     }
 
     #[test]

@@ -46,6 +46,10 @@ pub const OPERATIONS: usize = 5;
 const IGNORED_SLOT: u32 = 0x7fff;
 /// A place that is claimed and not yet filled (`KEY_CLAIMED`).
 const KEY_CLAIMED: u64 = 1;
+/// A request that was given back to the queue (`KEY_REQUEUED`).
+const KEY_REQUEUED: u64 = 1;
+/// In the start time of a request that sysfs does not count (`START_UNCOUNTED`).
+const START_UNCOUNTED: u64 = 1;
 /// Entries that one system call reads from a hash map.
 const BATCH: u32 = 1024;
 
@@ -262,19 +266,19 @@ impl<'obj> Probe<'obj> {
         let now = reading.at_ns;
         // The table changes while it is read: what was issued after `now` took the place of what has
         // completed, and both together were never in flight.
-        let mut add = |slot: usize, start_ns: u64| {
+        let mut add = |slot: usize, start_ns: u64, counted: bool| {
             if start_ns > now {
                 return;
             }
             if let Some(Some(device)) = reading.devices.get_mut(slot) {
-                device.inflight.add(start_ns, now);
+                device.inflight.add(start_ns, now, counted);
             }
         };
         let Some(table) = &self.inflight else {
             return for_each_value::<skeleton::types::pending>(
                 &self.skeleton.maps.pending,
                 self.plan.sizes.pending,
-                |entry| add(entry.slot as usize, entry.start_ns),
+                |entry| add(entry.slot as usize, entry.start_ns, false),
             );
         };
         for set in table.as_slice() {
@@ -285,7 +289,7 @@ impl<'obj> Probe<'obj> {
                 }
                 let start_ns = place.start_ns.load(Relaxed);
                 if place.key.load(Relaxed) == key {
-                    add(slot_of_key(key), start_ns);
+                    add(slot_of_key(key), start_ns, is_counted(key, start_ns));
                 }
             }
         }
@@ -293,7 +297,10 @@ impl<'obj> Probe<'obj> {
             for_each_value::<skeleton::types::inflight>(
                 &self.skeleton.maps.inflight_overflow,
                 self.plan.sizes.overflow,
-                |entry| add(slot_of_key(entry.key), entry.start_ns),
+                |entry| {
+                    let counted = is_counted(entry.key, entry.start_ns);
+                    add(slot_of_key(entry.key), entry.start_ns, counted);
+                },
             )?;
         }
         Ok(())
@@ -366,15 +373,20 @@ impl<'obj> Probe<'obj> {
     }
 
     /// Drops the records of requests in flight in `slot` that were issued before `before_ns`
-    /// (`CLOCK_MONOTONIC`): their completions were missed. The classic probe drops none.
-    pub fn drop_inflight(&self, slot: usize, before_ns: u64) {
+    /// (`CLOCK_MONOTONIC`) although the kernel counts none: their completions were missed. One that the kernel does
+    /// not count stays. The classic probe drops none.
+    pub fn drop_stale(&self, slot: usize, before_ns: u64) {
+        self.drop_inflight(slot, |key, start_ns| start_ns < before_ns && is_counted(key, start_ns));
+    }
+
+    fn drop_inflight(&self, slot: usize, is_stale: impl Fn(u64, u64) -> bool) {
         let Some(flow) = self.stripes_of(&self.flows, slot).first() else { return };
         let sets = self.inflight.iter().flat_map(|table| table.as_slice());
         for place in sets.flat_map(|set| &set.way) {
             let key = place.key.load(Relaxed);
             if key > KEY_CLAIMED
                 && slot_of_key(key) == slot
-                && place.start_ns.load(Relaxed) < before_ns
+                && is_stale(key, place.start_ns.load(Relaxed))
                 && place.key.compare_exchange(key, 0, Relaxed, Relaxed).is_ok()
             {
                 self.stale.set(self.stale.get() + 1);
@@ -392,7 +404,7 @@ impl<'obj> Probe<'obj> {
     /// When the kernel refuses to change a map.
     pub fn reclaim(&self, slot: usize) -> Result<()> {
         let Some(device) = self.devices.as_slice().get(slot) else { return Ok(()) };
-        self.drop_inflight(slot, u64::MAX);
+        self.drop_inflight(slot, |_, _| true);
         for (operation, number) in device.cell.iter().enumerate() {
             let key = (slot << 3 | operation) as u32;
             delete(&self.skeleton.maps.assigned_cells, &key.to_ne_bytes())?;
@@ -508,6 +520,11 @@ fn delete(map: &impl MapCore, key: &[u8]) -> Result<()> {
 
 fn give_back(list: &impl MapCore, number: u32) -> Result<()> {
     list.update(&[], &number.to_ne_bytes(), MapFlags::ANY).context("cannot fill a free list")
+}
+
+/// Whether the kernel counts such a request in `/sys/block/X/inflight`: it is with the driver, and has accounting.
+const fn is_counted(key: u64, start_ns: u64) -> bool {
+    key & KEY_REQUEUED == 0 && start_ns & START_UNCOUNTED == 0
 }
 
 const fn slot_of_key(key: u64) -> usize {

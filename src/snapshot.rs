@@ -333,7 +333,8 @@ mod tests {
         let second = 1_000_000_000;
         for window in 1..4u64 {
             let age = window * second;
-            let hung = Inflight { count: 1, age_sum_ns: age, oldest_ns: age };
+            let hung =
+                Inflight { count: 1, age_sum_ns: age, oldest_ns: age, ..Inflight::default() };
             let snapshot = sampler.window(&reading(age, &[], hung));
             let inflight = snapshot.devices[0].inflight;
             assert_eq!((inflight.count, inflight.max, inflight.oldest_ns), (1, 1, age));

@@ -2,8 +2,9 @@
 # the machine's package mirror the first time (see BLKIOLATD_CACHE in tests/support/debian.sh).
 #
 #   make test-tools     installs what these tests need
-#   make test-kernels   every kernel with every probe; BINARY=PATH tests another build
-#   make test-kernel-5.10, -6.1, -6.12, -sid
+#   make test-kernels   every kernel with every probe, two at a time; BINARY=PATH tests another build
+#   make test-kernel-5.10, -6.1, -6.12, -sid; TOPICS=counts,flush runs only these (tests/vm/topics)
+#   make correctness-table  puts the results of the last 'make test-kernels' into docs/correctness.md
 #   make test-systemd  the package under the systemd of each suite, two at a time
 #   make test-machines  the machines themselves, without the program under test
 
@@ -12,7 +13,7 @@ BINARY ?= $(STATIC_BINARY)
 KERNELS := 5.10 6.1 6.12 sid
 SUITES := bullseye bookworm trixie
 TEST_PACKAGES := qemu-system-x86 busybox-static kmod xz-utils zstd fio e2fsprogs util-linux \
-	xfsprogs mmdebstrap systemd-container debian-archive-keyring
+	xfsprogs mmdebstrap systemd-container debian-archive-keyring gcc binutils
 # One package manager at a time, and only when something is missing.
 APT_LOCK := /run/lock/blkiolatd-apt
 
@@ -24,19 +25,24 @@ test-systemd: test-tools ## the package under real systemds, in throw-away Debia
 	export package; printf '%s\n' $(SUITES) | xargs -P 2 -I SUITE bash -o pipefail -c \
 	    '$(SUDO) tests/nspawn/run --timeout 300 --disk 64 SUITE tests/nspawn/service.sh "$$package" target/intruder | sed "s/^/SUITE: /"'
 
-.PHONY: test-tools test-kernels test-machines $(KERNELS:%=test-kernel-%) $(SUITES:%=test-tree-%)
+.PHONY: test-tools test-kernels test-judging correctness-table test-machines $(KERNELS:%=test-kernel-%) $(SUITES:%=test-tree-%)
 
 test-tools:
 	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || $(SUDO) flock $(APT_LOCK) sh -c \
 		'apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $(TEST_PACKAGES)'
 
-test-kernels: $(KERNELS:%=test-kernel-%)
+test-kernels: test-tools test-judging static
+	$(SUDO) tests/vm/suite --results target/kernels.json $(TOPICS:%=--only %) $(BINARY) $(KERNELS)
 
-# The second run is without BTF. The classic tracepoints lose requests whose completion interrupts another
-# program on the same processor, which kernels before 6.7 do not even count.
 $(KERNELS:%=test-kernel-%): test-kernel-%: test-tools static
-	$(SUDO) tests/vm/smoke --probe auto $* $(BINARY)
-	$(SUDO) tests/vm/smoke --no-btf --depth 1 --missing 2 $* $(BINARY)
+	$(SUDO) tests/vm/suite $(TOPICS:%=--only %) $(BINARY) $*
+
+# What decides about the kernels' evidence is itself tested: it must see what is wrong.
+test-judging:
+	python3 -m unittest discover -q -s tests/vm -p 'test_*.py'
+
+correctness-table:
+	tests/vm/table target/kernels.json docs/correctness.md
 
 test-machines: test-tools $(SUITES:%=test-tree-%)
 	for kernel in $(KERNELS); do $(SUDO) tests/vm/run $$kernel - tests/vm/guest/hello.sh || exit; done

@@ -63,15 +63,21 @@ pub struct Inflight {
     pub age_sum_ns: u64,
     /// Age of the oldest, in nanoseconds; 0 when there is none.
     pub oldest_ns: u64,
+    /// Age of the oldest of those that the kernel counts in `/sys/block/X/inflight` too; 0 when there
+    /// is none. It leaves out flushes, passthrough, and what the driver gave back.
+    pub oldest_counted_ns: u64,
 }
 
 impl Inflight {
-    /// Adds a request that was issued at `start_ns`.
-    pub fn add(&mut self, start_ns: u64, now_ns: u64) {
+    /// Adds a request that was issued at `start_ns`; `counted`: the kernel counts it too.
+    pub fn add(&mut self, start_ns: u64, now_ns: u64, counted: bool) {
         let age = now_ns.saturating_sub(start_ns);
         self.count += 1;
         self.age_sum_ns += age;
         self.oldest_ns = self.oldest_ns.max(age);
+        if counted {
+            self.oldest_counted_ns = self.oldest_counted_ns.max(age);
+        }
     }
 }
 

@@ -126,16 +126,24 @@ scsi_disk() {
 stat_field() { awk -v n="$2" '{ print $n }' "/sys/block/$1/stat"; }
 
 # Requests that the kernel has not completed.
-inflight() { awk '{ print $1 + $2 }' "/sys/block/$1/inflight"; }
+inflight() {
+    local reads writes
+    read -r reads writes <"/sys/block/$1/inflight" && echo $((reads + writes))
+}
 idle() { [ "$(inflight "$1")" = 0 ]; }
 
 # Keeps the kernel's counts of every disk in a file for the comparison on the host:
-# one line 'DISK field1 ... field17' each.
+# one line 'DISK MAJOR:MINOR field1 ... field17' each; '-' for the number of a hidden disk.
 save_stats() {
     local disk
     for disk in /sys/block/*; do
-        echo "${disk##*/} $(cat "$disk/stat")"
+        stat_line "${disk##*/}"
     done >"$1"
+}
+stat_line() {
+    local number=- stat
+    [ ! -e "/sys/block/$1/dev" ] || read -r number <"/sys/block/$1/dev"
+    read -r stat <"/sys/block/$1/stat" && echo "$1 $number $stat"
 }
 
 # --- The program under test. ---

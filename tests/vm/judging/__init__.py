@@ -1,0 +1,1 @@
+"""What tests/vm/suite judges with: pure computations over files that a machine left behind."""
