@@ -829,3 +829,5 @@ int classic_complete(void *ctx)
 			 FIELD(&record, __u32, complete_format.error) != 0, now);
 	return 0;
 }
+
+#include "bio.h"

@@ -95,7 +95,7 @@ impl<'obj> Probe<'obj> {
         // libbpf asks for the kernel's types as soon as the object has relocations, even if none of
         // the programs that are loaded has one: the classic probe gets an empty set of types.
         let no_types = match plan.kind {
-            ProbeKind::Btf { .. } => None,
+            ProbeKind::Btf { .. } | ProbeKind::Bio(_) => None,
             ProbeKind::Tracepoint(_) => Some(EmptyBtf::new().context("cannot make an empty BTF")?),
         };
         let options = libbpf_sys::bpf_object_open_opts {
@@ -116,7 +116,9 @@ impl<'obj> Probe<'obj> {
         let shared = "cannot map a BPF map's memory";
         let probe = Self {
             inflight: match plan.kind {
-                ProbeKind::Btf { .. } => Some(SharedArray::map(&maps.inflight).context(shared)?),
+                ProbeKind::Btf { .. } | ProbeKind::Bio(_) => {
+                    Some(SharedArray::map(&maps.inflight).context(shared)?)
+                }
                 ProbeKind::Tracepoint(_) => None,
             },
             devices: SharedArray::map(&maps.devices).context(shared)?,
@@ -161,7 +163,8 @@ impl<'obj> Probe<'obj> {
         Ok(())
     }
 
-    /// The programs that are loaded: for issues, requeues and completions.
+    /// The programs that are loaded: for issues, requeues and completions; of the bio layer, for bios that are
+    /// queued, that end with a request and that end by themselves.
     fn programs(&self) -> [&ProgramMut<'obj>; 3] {
         let programs = &self.skeleton.progs;
         match self.plan.kind {
@@ -177,6 +180,15 @@ impl<'obj> Probe<'obj> {
             ProbeKind::Tracepoint(_) => {
                 [&programs.classic_issue, &programs.classic_requeue, &programs.classic_complete]
             }
+            ProbeKind::Bio(kind) => [
+                if kind.atomic_exchange {
+                    &programs.bio_queue
+                } else {
+                    &programs.bio_queue_no_cmpxchg
+                },
+                &programs.bio_request_complete,
+                &programs.bio_complete,
+            ],
         }
     }
 
@@ -211,9 +223,9 @@ impl<'obj> Probe<'obj> {
         self.read_inflight(reading)?;
         let (losses, missed_completions) = self.losses();
         reading.losses = losses;
-        let [issue, requeue, complete] = self.programs();
+        let [issue, other, complete] = self.programs();
         reading.probe_misses = recursion_misses(issue.as_fd())?
-            + recursion_misses(requeue.as_fd())?
+            + recursion_misses(other.as_fd())?
             // Both count completions, neither all of them.
             + recursion_misses(complete.as_fd())?.max(missed_completions);
         Ok(())
@@ -290,8 +302,14 @@ impl<'obj> Probe<'obj> {
             }
         }
         if self.overflowed() {
+            let maps = &self.skeleton.maps;
+            // A bio's entry goes on where a request's ends.
+            let overflow = match self.plan.kind {
+                ProbeKind::Bio(_) => &maps.bio_overflow,
+                _ => &maps.inflight_overflow,
+            };
             for_each_value::<skeleton::types::inflight>(
-                &self.skeleton.maps.inflight_overflow,
+                overflow,
                 self.plan.sizes.overflow,
                 |entry| add(slot_of_key(entry.key), entry.start_ns),
             )?;
@@ -360,7 +378,7 @@ impl<'obj> Probe<'obj> {
     #[must_use]
     pub fn identity(&self, device_id: u32, diskseq: Option<u64>) -> Option<u64> {
         match self.plan.kind {
-            ProbeKind::Btf { .. } => diskseq,
+            ProbeKind::Btf { .. } | ProbeKind::Bio(_) => diskseq,
             ProbeKind::Tracepoint(_) => Some(device_id.into()),
         }
     }
@@ -436,10 +454,14 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
     let sizes = &plan.sizes;
     let stripes = 1u32 << sizes.stripe_shift;
     let btf = matches!(plan.kind, ProbeKind::Btf { .. });
+    let bio = matches!(plan.kind, ProbeKind::Bio(_));
+    let classic = matches!(plan.kind, ProbeKind::Tracepoint(_));
     let maps = &mut open.maps;
     for (map, entries) in [
         (&mut maps.inflight, sizes.inflight_sets),
         (&mut maps.inflight_overflow, sizes.overflow),
+        (&mut maps.bio_loads, sizes.inflight_sets),
+        (&mut maps.bio_overflow, sizes.overflow),
         (&mut maps.pending, sizes.pending),
         (&mut maps.devices, sizes.slots),
         (&mut maps.device_slots, sizes.slots + IGNORED_DEVICES),
@@ -454,9 +476,11 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
     }
     maps.flows.set_value_size(stripes * size_of::<Flow>() as u32)?;
     maps.cells.set_value_size(stripes * size_of::<Cell>() as u32)?;
-    maps.inflight.set_autocreate(btf)?;
+    maps.inflight.set_autocreate(btf || bio)?;
     maps.inflight_overflow.set_autocreate(btf)?;
-    maps.pending.set_autocreate(!btf)?;
+    maps.bio_loads.set_autocreate(bio)?;
+    maps.bio_overflow.set_autocreate(bio)?;
+    maps.pending.set_autocreate(classic)?;
 
     let constants =
         maps.rodata_data.as_deref_mut().ok_or_else(|| anyhow!("the BPF object has no .rodata"))?;
@@ -476,6 +500,12 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
         (to.dev, to.sector, to.rwbs) = (from.dev, from.sector, from.rwbs);
         (to.nr_sector, to.error) = (from.nr_sector, from.error);
     }
+    if let ProbeKind::Bio(kind) = &plan.kind {
+        constants.bio_argument = kind.queue_argument;
+        constants.bio_cloned_flag = kind.cloned_flag;
+        constants.bio_chain_flag = kind.chain_flag;
+        constants.rq_flush_seq_flag = kind.flush_sequence_flag;
+    }
 
     let programs = &mut open.progs;
     let load = |program: &mut OpenProgramMut<'_>, kind: ProbeKind| {
@@ -490,9 +520,14 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
     programs.btf_requeue.set_autoload(first);
     programs.btf_requeue_queue.set_autoload(btf && !first);
     programs.btf_complete.set_autoload(btf);
-    programs.classic_issue.set_autoload(!btf);
-    programs.classic_requeue.set_autoload(!btf);
-    programs.classic_complete.set_autoload(!btf);
+    programs.classic_issue.set_autoload(classic);
+    programs.classic_requeue.set_autoload(classic);
+    programs.classic_complete.set_autoload(classic);
+    let atomic = matches!(plan.kind, ProbeKind::Bio(kind) if kind.atomic_exchange);
+    programs.bio_queue.set_autoload(bio && atomic);
+    programs.bio_queue_no_cmpxchg.set_autoload(bio && !atomic);
+    programs.bio_complete.set_autoload(bio);
+    programs.bio_request_complete.set_autoload(bio);
     Ok(())
 }
 
