@@ -22,7 +22,6 @@
 #define BLKIOLAT_BIO_H
 
 /* Set before load: bits of the running kernel, which differ (see BioFacts in src/probe/facts.rs). */
-const volatile __u8 bio_argument = 0;	    /* of block_bio_queue */
 const volatile __u32 bio_cloned_flag = 0;   /* 1 << BIO_CLONED */
 const volatile __u32 bio_chain_flag = 0;    /* 1 << BIO_CHAIN */
 const volatile __u32 rq_flush_seq_flag = 0; /* RQF_FLUSH_SEQ */
@@ -254,16 +253,23 @@ __noinline int end_whole_of_part(__u64 address, __u64 offset, __u64 now, __u32 f
 	return 0;
 }
 
+/* 5.11 dropped the first argument, the request_queue, of block_bio_queue. block_bio_complete kept it. */
 SEC("tp_btf/block_bio_queue")
 int bio_queue(__u64 *ctx)
 {
-	return on_bio_queue((struct bio *)(bio_argument ? ctx[1] : ctx[0]), CLAIM_CMPXCHG);
+	return on_bio_queue((struct bio *)ctx[0], CLAIM_CMPXCHG);
 }
 
 SEC("tp_btf/block_bio_queue")
 int bio_queue_no_cmpxchg(__u64 *ctx)
 {
-	return on_bio_queue((struct bio *)(bio_argument ? ctx[1] : ctx[0]), CLAIM_STORE);
+	return on_bio_queue((struct bio *)ctx[0], CLAIM_STORE);
+}
+
+SEC("tp_btf/block_bio_queue")
+int bio_queue_queue(__u64 *ctx)
+{
+	return on_bio_queue((struct bio *)ctx[1], CLAIM_STORE);
 }
 
 SEC("tp_btf/block_bio_complete")

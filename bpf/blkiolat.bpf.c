@@ -513,15 +513,18 @@ static __always_inline int on_issue(struct request *rq, enum claim how)
 
 /*
  * A completion without a record is expected of a request that was never issued (it failed before
- * that, or it is an empty flush), of the second completion of a write that went through the flush
- * machinery (no bytes), and of a device that is not measured.
+ * that, or it is an empty flush), of the second completion, of no bytes, of a write that went through the
+ * flush machinery and of any request of request-based device mapper (end_clone_bio(), then dm_end_request()),
+ * and of a device that is not measured.
  */
 static __noinline int no_record(struct request *rq, __u32 nr_bytes)
 {
 	struct gendisk *disk = request_disk(rq);
 	__u32 operation = operation_of(rq->cmd_flags);
 
-	if (!disk || rq->state == MQ_RQ_IDLE || (operation == OP_WRITE && !nr_bytes && !rq->__data_len))
+	if (!disk || rq->state == MQ_RQ_IDLE)
+		return 0;
+	if (!nr_bytes && !rq->__data_len && operation != OP_FLUSH && operation != OP_OTHER)
 		return 0;
 	if (!is_ignored(identity_of(disk)))
 		COUNT_LOSS(untracked_completions);

@@ -181,10 +181,10 @@ impl<'obj> Probe<'obj> {
                 [&programs.classic_issue, &programs.classic_requeue, &programs.classic_complete]
             }
             ProbeKind::Bio(kind) => [
-                if kind.atomic_exchange {
-                    &programs.bio_queue
-                } else {
-                    &programs.bio_queue_no_cmpxchg
+                match (kind.queue_argument, kind.atomic_exchange) {
+                    (0, true) => &programs.bio_queue,
+                    (0, false) => &programs.bio_queue_no_cmpxchg,
+                    _ => &programs.bio_queue_queue,
                 },
                 &programs.bio_request_complete,
                 &programs.bio_complete,
@@ -501,7 +501,6 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
         (to.nr_sector, to.error) = (from.nr_sector, from.error);
     }
     if let ProbeKind::Bio(kind) = &plan.kind {
-        constants.bio_argument = kind.queue_argument;
         constants.bio_cloned_flag = kind.cloned_flag;
         constants.bio_chain_flag = kind.chain_flag;
         constants.rq_flush_seq_flag = kind.flush_sequence_flag;
@@ -523,9 +522,13 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
     programs.classic_issue.set_autoload(classic);
     programs.classic_requeue.set_autoload(classic);
     programs.classic_complete.set_autoload(classic);
-    let atomic = matches!(plan.kind, ProbeKind::Bio(kind) if kind.atomic_exchange);
-    programs.bio_queue.set_autoload(bio && atomic);
-    programs.bio_queue_no_cmpxchg.set_autoload(bio && !atomic);
+    let queue = match plan.kind {
+        ProbeKind::Bio(kind) => Some((kind.queue_argument, kind.atomic_exchange)),
+        _ => None,
+    };
+    programs.bio_queue.set_autoload(queue == Some((0, true)));
+    programs.bio_queue_no_cmpxchg.set_autoload(queue == Some((0, false)));
+    programs.bio_queue_queue.set_autoload(queue.is_some_and(|(argument, _)| argument == 1));
     programs.bio_complete.set_autoload(bio);
     programs.bio_request_complete.set_autoload(bio);
     Ok(())
