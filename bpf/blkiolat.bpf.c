@@ -316,16 +316,18 @@ static __always_inline void count_in_cell(struct cell *cell, __u64 latency_ns, _
 	OPAQUE(bucket);
 	if (bucket >= BUCKETS) /* never; for the verifier */
 		return;
-	if (shared_stripes)
-		__sync_fetch_and_add(&cell->buckets[bucket], 1);
-	else
-		cell->buckets[bucket]++;
 	add(&cell->bytes, bytes);
 	add(&cell->sum_ns, latency_ns);
 	if (latency_ns > cell->max_ns)
 		cell->max_ns = latency_ns;
 	if (failed)
 		add(&cell->errors, 1);
+	/* Last: a reader that counts this completion finds the rest, which it reads after it. */
+	barrier();
+	if (shared_stripes)
+		__sync_fetch_and_add(&cell->buckets[bucket], 1);
+	else
+		cell->buckets[bucket]++;
 }
 
 static __always_inline void count_completion(__u32 slot, __u32 operation, __u64 latency_ns, __u64 bytes,

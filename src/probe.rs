@@ -26,7 +26,7 @@ mod skeleton {
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 
 use anyhow::{Context, Result, anyhow};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -562,14 +562,16 @@ fn sum_cells(stripes: &[Cell], total: &mut OperationReading) {
     (total.bytes, total.sum_ns, total.max_ns, total.errors) = (0, 0, 0, 0);
     total.buckets.fill(0);
     for cell in stripes {
+        // The count first: what a completion adds beside it was added before it, and is not left for a
+        // window of which there may be none.
+        for (sum, bucket) in total.buckets.iter_mut().zip(&cell.buckets) {
+            *sum = sum.wrapping_add(bucket.load(Acquire));
+        }
         total.bytes = total.bytes.wrapping_add(cell.bytes.load(Relaxed));
         total.sum_ns = total.sum_ns.wrapping_add(cell.sum_ns.load(Relaxed));
         total.errors = total.errors.wrapping_add(cell.errors.load(Relaxed));
         if cell.max_ns.load(Relaxed) != 0 {
             total.max_ns = total.max_ns.max(cell.max_ns.swap(0, Relaxed));
-        }
-        for (sum, bucket) in total.buckets.iter_mut().zip(&cell.buckets) {
-            *sum = sum.wrapping_add(bucket.load(Relaxed));
         }
     }
 }

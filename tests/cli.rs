@@ -58,6 +58,8 @@ fn wrong_usage_has_its_exit_code_and_help_has_the_other() {
         "--flush-every 0",
         "--count 0",
         "--probe kprobe",
+        "--test-tables sets=3",
+        "--test-tables cells=1",
         "--detail coarse",
         "--device sd[a",
         "--device",
@@ -90,7 +92,7 @@ fn help_names_the_exit_codes() {
 fn with_nothing_said_the_daemon_has_the_defaults() {
     let (config, options) = resolve("", None, false);
     assert_eq!(config, Config::default());
-    assert_eq!(options, RunOptions { print: false, by_op: false, count: None });
+    assert_eq!(options, RunOptions { print: false, by_op: false, count: None, test_tables: None });
 }
 
 #[test]
@@ -133,17 +135,21 @@ fn every_option_wins_over_the_file() {
     "#;
     let line = "--interval 500ms --probe tracepoint --device nvme0n1 --device /dev/vd? \
                 --output out.jsonl --flush-every 7 --fsync --detail log2 --log-level trace \
-                --by-op --count 9";
+                --by-op --count 9 --bio";
     let (config, options) = resolve(line, Some(text), false);
     assert_eq!(config.sampling.interval, Duration::from_millis(500));
     assert_eq!(config.sampling.probe, ProbeChoice::Tracepoint);
+    assert!(config.sampling.bio);
     assert_eq!(config.sampling.include, ["nvme0n1", "/dev/vd?"]);
     assert_eq!(config.sampling.exclude, [""; 0]);
     assert!(config.output.enabled && config.output.fsync);
     assert_eq!(config.output.path, PathBuf::from("out.jsonl"));
     assert_eq!((config.output.flush_every, config.output.detail), (7, Detail::Log2));
     assert_eq!(config.log.level, tracing::Level::TRACE);
-    assert_eq!(options, RunOptions { print: false, by_op: true, count: Some(9) });
+    assert_eq!(
+        options,
+        RunOptions { print: false, by_op: true, count: Some(9), test_tables: None }
+    );
 
     let (config, _) = resolve("--no-output", Some("output.enabled = true"), false);
     assert!(!config.output.enabled);
