@@ -14,7 +14,6 @@ use tracing::Level;
 
 use crate::config::value::{LEVELS, parse_glob, parse_interval, parse_output_path};
 use crate::config::{Config, ConfigError, ConfigFile, DEFAULT_PATH, Detail, ProbeChoice};
-use crate::probe::plan::TestTables;
 
 /// Exit codes of `blkiolatd` and `blkiolat`; a closed pipe counts as success.
 pub mod exit {
@@ -145,10 +144,6 @@ pub struct RunArgs {
         value_parser = PossibleValuesParser::new(LEVELS).try_map(|level| level.parse::<Level>())
     )]
     pub log_level: Option<Level>,
-
-    /// For tests: smaller tables, such as sets=1,overflow=64,devices=1,histograms=2 (ARCHITECTURE.md)
-    #[arg(long, value_name = "SIZES", hide = true)]
-    pub test_tables: Option<TestTables>,
 }
 
 /// Options of `check`.
@@ -169,8 +164,6 @@ pub struct RunOptions {
     pub by_op: bool,
     /// Number of windows after which the run ends, at least 1.
     pub count: Option<u64>,
-    /// Smaller tables; for tests.
-    pub test_tables: Option<TestTables>,
 }
 
 /// Reads the configuration file that `named` or the default path names; `None` if there is none at
@@ -233,9 +226,7 @@ pub fn resolve(
     set(&mut output.detail, args.detail);
     set(&mut log.level, args.log_level);
 
-    let options =
-        RunOptions { print, by_op: args.by_op, count: args.count, test_tables: args.test_tables };
-    Ok((config, options))
+    Ok((config, RunOptions { print, by_op: args.by_op, count: args.count }))
 }
 
 fn set<T>(value: &mut T, option: Option<T>) {

@@ -24,7 +24,7 @@ use crate::logging::Logging;
 use crate::permission;
 use crate::probe::Storage;
 use crate::probe::facts::Facts;
-use crate::probe::plan::Plan;
+use crate::probe::plan::{Plan, TestTables};
 use crate::record::{self, Context, Record};
 use crate::terminal::{self, Language, Style};
 use layer::Layer;
@@ -62,7 +62,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         let signals = Signals::take_over().context("cannot take over the signals")?;
         let mut manager = Manager::default();
         let mut storage = [Storage::default(), Storage::default()];
-        let measured = start_layers(&config, &options, &mut manager, &mut storage)?;
+        let measured = start_layers(&config, &mut manager, &mut storage)?;
         let mut daemon = Daemon::start(args, config, options, logging, manager, measured)?;
         daemon.sample(&signals).await?;
         daemon.stop()
@@ -79,14 +79,13 @@ struct Measured<'obj> {
 /// Loads and attaches the programs, and gives up the capabilities that this took.
 fn start_layers<'obj>(
     config: &Config,
-    options: &RunOptions,
     manager: &mut Manager,
     [requests, bios]: &'obj mut [Storage; 2],
 ) -> Result<Measured<'obj>, Failure> {
     permitted()?;
     manager.status("Looking at the kernel");
     let facts = Facts::read();
-    let tables = options.test_tables.unwrap_or_default();
+    let tables = test_tables()?;
     let plan = Plan::new(&facts, config.sampling.probe).map_err(|reason| {
         anyhow!("no probe works on this kernel ({}): {reason}", facts.kernel_release)
     })?;
@@ -115,6 +114,19 @@ fn start_layers<'obj>(
         Err(error) => tracing::warn!(%error, "cannot give up capabilities"),
     }
     Ok(Measured { layers, bio_missing })
+}
+
+/// What tests want of the tables: nothing, unless `BLKIOLATD_TEST_TABLES` says so.
+fn test_tables() -> Result<TestTables> {
+    const NAME: &str = "BLKIOLATD_TEST_TABLES";
+    let Some(text) = std::env::var_os(NAME) else { return Ok(TestTables::default()) };
+    let tables = text
+        .to_str()
+        .ok_or_else(|| "not UTF-8".to_owned())
+        .and_then(str::parse)
+        .map_err(|reason| anyhow!("{NAME}={}: {reason}", text.to_string_lossy()))?;
+    tracing::warn!("{NAME} makes the tables small: for tests only");
+    Ok(tables)
 }
 
 /// Whether this process may load BPF programs that read kernel memory.

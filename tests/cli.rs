@@ -58,8 +58,6 @@ fn wrong_usage_has_its_exit_code_and_help_has_the_other() {
         "--flush-every 0",
         "--count 0",
         "--probe kprobe",
-        "--test-tables sets=3",
-        "--test-tables cells=1",
         "--detail coarse",
         "--device sd[a",
         "--device",
@@ -92,7 +90,7 @@ fn help_names_the_exit_codes() {
 fn with_nothing_said_the_daemon_has_the_defaults() {
     let (config, options) = resolve("", None, false);
     assert_eq!(config, Config::default());
-    assert_eq!(options, RunOptions { print: false, by_op: false, count: None, test_tables: None });
+    assert_eq!(options, RunOptions { print: false, by_op: false, count: None });
 }
 
 #[test]
@@ -146,10 +144,7 @@ fn every_option_wins_over_the_file() {
     assert_eq!(config.output.path, PathBuf::from("out.jsonl"));
     assert_eq!((config.output.flush_every, config.output.detail), (7, Detail::Log2));
     assert_eq!(config.log.level, tracing::Level::TRACE);
-    assert_eq!(
-        options,
-        RunOptions { print: false, by_op: true, count: Some(9), test_tables: None }
-    );
+    assert_eq!(options, RunOptions { print: false, by_op: true, count: Some(9) });
 
     let (config, _) = resolve("--no-output", Some("output.enabled = true"), false);
     assert!(!config.output.enabled);

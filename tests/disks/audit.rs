@@ -1,6 +1,6 @@
 //! Every kind of loss, forced: it is counted, and no latency is wrong for it.
 //!
-//! `--test-tables` makes the kernel's tables tiny. They are the daemon's own, but disks of tests that run beside
+//! `BLKIOLATD_TEST_TABLES` makes the kernel's tables tiny. They are the daemon's own, but disks of tests that run beside
 //! these use them, too, for the moment until they are known not to be measured: such an attempt is repeated.
 //! Two kinds cannot be forced here: `probe_misses`, which this kernel makes by itself now and then (every
 //! comparison of counts in these tests reckons with them), and `dropped_snapshots`, which `tests/daemon` has.
@@ -92,8 +92,8 @@ fn requests_that_find_no_place_are_counted_and_the_others_measured_right() {
     // Four places in the set and four in the overflow; eight in the hash map of the other probe.
     for (probe, tables) in [("btf", "sets=1,overflow=4"), ("tracepoint", "pending=8")] {
         undisturbed(|| {
-            let arguments = ["--probe", probe, "--test-tables", tables];
-            let mut daemon = Launch::of(&[disk]).arguments(&arguments).start();
+            let launch = Launch::of(&[disk]).arguments(&["--probe", probe]);
+            let mut daemon = launch.tables(tables).start();
             holdable.hold(|| daemon.wait_windows(HELD_WINDOWS));
             let reads = holdable.one_by_one();
             let run = daemon.stop();
@@ -119,12 +119,12 @@ fn requests_that_find_no_place_are_counted_and_the_others_measured_right() {
 fn an_overflowing_table_loses_nothing() {
     needs!("fio");
     let disk = Loop::new(64, Mode::Buffered);
-    let tables = ["--test-tables", "sets=1,overflow=4096"];
+    let launch = || Launch::of(&[&disk]).tables("sets=1,overflow=4096");
     let job = "--rw=randrw --bs=4k --ioengine=libaio --iodepth=64 --fsync=50 --time_based \
                --runtime=400ms";
     // Compares with the kernel's counts; `kept` says that no table was full.
     let (run, _, totals, report) =
-        measured_with(&tables, &disk, || Fio::new().job(&disk, job).run());
+        measured_with(launch, &disk, || Fio::new().job(&disk, job).run());
     assert_eq!((totals.read.requests, totals.write.requests), (report.reads, report.writes));
     let most = run.inflight_max(&disk.name);
     assert!(most > 4, "only {most} were in flight: the set was never full");
@@ -137,8 +137,7 @@ fn a_disk_without_a_slot_is_counted_as_a_loss() {
     let [first, second] = &disks;
     undisturbed(|| {
         let before = disks.each_ref().map(Loop::stat);
-        let daemon =
-            Launch::of(&[first, second]).arguments(&["--test-tables", "devices=1"]).start();
+        let daemon = Launch::of(&[first, second]).tables("devices=1").start();
         for disk in [first, second] {
             let source = format!("if={}", disk.node());
             run(&["dd", &source, "of=/dev/null", "bs=64k", "count=64", "iflag=direct"]);
@@ -161,7 +160,7 @@ fn an_operation_without_a_histogram_is_counted_as_a_loss() {
     let disk = Loop::new(8, Mode::Buffered);
     undisturbed(|| {
         let before = disk.stat();
-        let daemon = Launch::of(&[&disk]).arguments(&["--test-tables", "histograms=1"]).start();
+        let daemon = Launch::of(&[&disk]).tables("histograms=1").start();
         let (source, target) = (format!("if={}", disk.node()), format!("of={}", disk.node()));
         run(&["dd", &source, "of=/dev/null", "bs=64k", "count=64", "iflag=direct"]);
         run(&["dd", "if=/dev/zero", &target, "bs=64k", "count=32", "oflag=direct"]);
@@ -208,4 +207,13 @@ fn what_is_in_flight_at_the_start_has_no_latency() {
             Ok(())
         });
     }
+}
+
+#[test]
+fn wrong_sizes_of_tables_are_refused() {
+    needs!("losetup");
+    let run = Launch::new().tables("sets=3").arguments(&["--count", "1"]).run();
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    let said = "BLKIOLATD_TEST_TABLES=sets=3: sets: 3: expected a power of two";
+    assert!(run.stderr.contains(said), "{}", run.stderr);
 }

@@ -124,7 +124,7 @@ fn an_overflowing_table_of_bios_loses_nothing() {
     needs!("fio");
     let disk = zram!();
     let equal = (0..ATTEMPTS).any(|_| {
-        let launch = disk.launch().arguments(&["--test-tables", "sets=1,overflow=4096"]);
+        let launch = disk.launch().tables("sets=1,overflow=4096");
         let (run, kernel, report) = disk.measured(launch, 16, "--rw=randrw --bs=64k");
         assert_equal(&run.of_bios().kept(), &disk, kernel, &report)
     });

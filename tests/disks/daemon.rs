@@ -74,6 +74,11 @@ impl Launch {
         self
     }
 
+    /// Makes the kernel's tables small (`BLKIOLATD_TEST_TABLES`, ARCHITECTURE.md).
+    pub fn tables(self, tables: &str) -> Self {
+        self.environment("BLKIOLATD_TEST_TABLES", tables)
+    }
+
     /// The text of the configuration file.
     pub fn configuration(mut self, text: &str) -> Self {
         self.configuration = text.into();

@@ -100,8 +100,7 @@ for disk in "$linear" "$striped" "$raid0" "$raid1" "$stacked" "$uncounted" "$ove
     # The first who opens a disk has the kernel look for partitions.
     check "disk-${disk:-missing}" test -b "/dev/${disk:?}" && head -c 1 "/dev/$disk" >/dev/null 2>&1
 done
-lsblk_of() { for disk in /sys/block/*; do echo "${disk##*/} $(cat "$disk/dm/name" 2>/dev/null) $(ls "$disk/slaves" 2>/dev/null | tr '\n' ' ')"; done; }
-lsblk_of >/out/disks
+for disk in /sys/block/*; do echo "${disk##*/} $(cat "$disk/dm/name" 2>/dev/null) $(echo "$disk"/slaves/*)"; done >/out/disks
 
 head=''
 for disk in /sys/block/nvme*; do
@@ -131,24 +130,25 @@ ok start
 dmsetup resume --noudevsync early
 wait $early_fio
 lines() { wc -l </out/out.jsonl; }
+# shellcheck disable=SC2317  # called by wait_until
 more_lines() { [ "$(lines)" -gt "$1" ]; }
 wait_until 100 more_lines $(($(lines) + 4))
 lines >/out/early
 save_stats /out/before
 
-load_disk linear "$linear" --rw=randrw --bs=4k --iodepth=8 --number_ios=600 --fsync=20
-load_disk striped "$striped" --rw=randrw --bs=256k --iodepth=4 --number_ios=60
-load_disk raid0 "$raid0" --rw=randrw --bs=256k --iodepth=4 --number_ios=60
+load_disk linear "$linear" --rw=randrw --bs=4k --iodepth=8 --number_ios=300 --fsync=20
+load_disk striped "$striped" --rw=randrw --bs=256k --iodepth=4 --number_ios=40
+load_disk raid0 "$raid0" --rw=randrw --bs=256k --iodepth=4 --number_ios=40
 load_disk raid1 "$raid1" --rw=randrw --bs=4k --iodepth=4 --number_ios=200 --fsync=10
 load_disk uncounted "$uncounted" --rw=randrw --bsrange=4k-256k --iodepth=4 --number_ios=200 --fsync=20
 load_disk stacked "$stacked" --rw=randrw --bsrange=4k-256k --iodepth=4 --number_ios=200
-load_disk zram zram0 --rw=randrw --bs=4k --iodepth=4 --number_ios=400 --size=16m
-load_disk brd ram0 --rw=randrw --bs=4k --iodepth=4 --number_ios=400
+load_disk zram zram0 --rw=randrw --bs=4k --iodepth=4 --number_ios=200 --size=16m
+load_disk brd ram0 --rw=randrw --bs=4k --iodepth=4 --number_ios=200
 load_disk requests "$requests" --rw=randrw --bs=4k --iodepth=4 --number_ios=200
 if [ -n "$head" ]; then
     # Neighbours in one submission become one request of several bios.
-    load_disk head "$head" --rw=randrw --bs=4k --iodepth=16 --number_ios=400 --fsync=20
-    load_disk head-merged "$head" --rw=write --bs=4k --iodepth=32 --iodepth_batch=16 --iodepth_batch_complete_min=16 --number_ios=512
+    load_disk head "$head" --rw=randrw --bs=4k --iodepth=16 --number_ios=200 --fsync=20
+    load_disk head-merged "$head" --rw=write --bs=4k --iodepth=32 --iodepth_batch=16 --iodepth_batch_complete_min=16 --number_ios=256
 fi
 # What fails for its reader is the witness: 5.10's null_blk takes no bad blocks.
 for disk in "$failing" "$over_bad" "$raid_bad"; do
