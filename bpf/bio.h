@@ -54,6 +54,13 @@ static __always_inline __u64 key_of_number(__u64 number)
 	return number << 13 & ~0xffffULL;
 }
 
+/* Bios come in all sizes: four of the smallest stride share a set, and each may stand in any of its places.
+ */
+static __always_inline __u32 bio_set_index(__u64 key)
+{
+	return key >> (16 - 3 + 2) >> inflight_shift & inflight_mask;
+}
+
 static __always_inline __u64 load_of(struct bio *bio)
 {
 	__u32 bytes = bio->bi_iter.bi_size, operation = operation_of(bio->bi_opf);
@@ -99,7 +106,7 @@ static __always_inline int on_bio_queue(struct bio *bio, enum claim how)
 	 * of its own when it completes on a disk that is.
 	 */
 	key = key_of_number(number_of(bio)) | (__u64)slot_of_disk(disk) << 1;
-	index = set_index(key);
+	index = bio_set_index(key);
 	set = bpf_map_lookup_elem(&inflight, &index);
 	loads = bpf_map_lookup_elem(&bio_loads, &index);
 	if (!set || !loads)
@@ -148,17 +155,23 @@ static __always_inline int on_bio_queue(struct bio *bio, enum claim how)
 /* Whether a bio has a record. Not static: verified once, whatever the number of calls. */
 __noinline int bio_is_known(__u64 key)
 {
+	__u32 index = bio_set_index(key), i;
+	struct inflight_set *set = bpf_map_lookup_elem(&inflight, &index);
 	__u64 number = key >> 16;
 
-	if (find_inflight(key))
-		return 1;
+	if (!set)
+		return 0;
+#pragma unroll
+	for (i = 0; i < WAYS; i++)
+		if (same_request(set->way[i].key, key))
+			return 1;
 	return overflowed && bpf_map_lookup_elem(&bio_overflow, &number);
 }
 
 /* Counts the end of a bio and removes its record. 0: it has none. */
 __noinline int end_bio(__u64 key, __u64 now, __u32 failed)
 {
-	__u32 index = set_index(key), slot, i;
+	__u32 index = bio_set_index(key), slot, i;
 	struct inflight_set *set = bpf_map_lookup_elem(&inflight, &index);
 	struct bio_loads *loads = bpf_map_lookup_elem(&bio_loads, &index);
 	__u64 number = key >> 16, start_ns = 0, load = 0;
@@ -231,19 +244,24 @@ __noinline int is_part_of_known(__u64 address, __u64 offset)
 }
 
 /*
- * Ends the bio that a part of it, which ends with a request, leaves without other parts. bio_endio() of the
- * part then ends that bio without a word, as a part of it that ended before took the flag with it.
+ * The end of a bio with a request: of a bio that has a record, or of a part of it, which ends the whole when
+ * no other part is left. `before` parts of the same whole end with this request, too, ahead of this one.
+ * bio_endio() of the last part ends the whole without a word: its flag was cleared when the rest of it, which
+ * keeps its address, ended with a request.
  */
-__noinline int end_whole_of_part(__u64 address, __u64 offset, __u64 now, __u32 failed)
+__noinline int end_with_request(__u64 address, __u64 offset, __u64 now, __u32 failed, __u32 before)
 {
 	struct bio *bio = (void *)address;
 	__u32 i;
 
-	for (i = 0; i < MAX_SPLITS && bio; i++) {
+	for (i = 0; i <= MAX_SPLITS && bio; i++) {
 		__u32 flags = BPF_CORE_READ(bio, bi_flags);
 
-		if (flags & bio_chain_flag && BPF_CORE_READ(bio, __bi_remaining.counter) > 1)
-			break;
+		if (flags & bio_chain_flag) {
+			if (BPF_CORE_READ(bio, __bi_remaining.counter) - (__s32)before > 1)
+				break;
+			before = 0;
+		}
 		if (end_bio(key_of_number((__u64)bio + offset), now, failed | BPF_CORE_READ(bio, bi_status)))
 			break;
 		if (!(flags & bio_cloned_flag))
@@ -301,9 +319,9 @@ SEC("tp_btf/block_rq_complete")
 int bio_request_complete(__u64 *ctx)
 {
 	struct request *rq = (struct request *)ctx[0];
-	__u32 failed = (__u32)ctx[1] != 0, left = (__u32)ctx[2], i, size, flags;
+	__u32 failed = (__u32)ctx[1] != 0, left = (__u32)ctx[2], i, size, before = 0;
+	__u64 now, offset, address, of, whole = 0;
 	struct bio *bio = rq->bio;
-	__u64 now, offset;
 
 	/* A write in a flush sequence ends when that does, which is shown by another completion of no bytes.
 	 */
@@ -315,11 +333,13 @@ int bio_request_complete(__u64 *ctx)
 		size = bio->bi_iter.bi_size;
 		if (size > left)
 			break;
-		flags = bio->bi_flags;
-		if (!(flags & bio_chain_flag) || bio->__bi_remaining.counter <= 1) {
-			if (!end_bio(key_of_number(number_of(bio)), now, failed) && flags & bio_cloned_flag)
-				end_whole_of_part(whole_of(bio), offset, now, failed);
-		}
+		/* Parts of one whole are neighbours on the disk, and so in the request; the rest of it comes
+		 * last. */
+		address = number_of(bio) - offset;
+		of = bio->bi_flags & bio_cloned_flag && address != whole ? whole_of(bio) : address;
+		before = of == whole ? before + 1 : 0;
+		whole = of;
+		end_with_request(address, offset, now, failed, before);
 		left -= size;
 		if (!left)
 			break;

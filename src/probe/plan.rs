@@ -22,9 +22,9 @@ const HASH_ELEMENT_BYTES: u64 = 64;
 const BIO_PLACES: u32 = 1 << 16;
 /// Bios that may find their set full.
 const BIO_OVERFLOW: u32 = 1 << 14;
-/// log2 of the distance between two bios in memory: they are about 200 bytes long, with what their
-/// owner puts around them 192 to 512 bytes apart.
-const BIO_SHIFT: u32 = 8;
+/// log2 of the distance between two bios in memory, rounded down: with what their owners put around them they
+/// are 128 to 512 bytes apart.
+const BIO_SHIFT: u32 = 7;
 /// Cells may take this much memory; beyond it CPUs share stripes.
 const CELL_BUDGET_BYTES: u64 = 40 << 20;
 

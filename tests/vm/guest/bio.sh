@@ -115,12 +115,24 @@ done
 blkiolatd doctor >/out/doctor.txt 2>&1
 equal doctor "lines of the doctor on the bio layer" "$(grep -c '^bio .*loads and attaches' /out/doctor.txt)" 1
 
-# Eight reads hang in a suspended disk while the second daemon attaches.
+# queued COUNT: whether so many bios were queued at the disk since watch_queue DISK, as ftrace saw it.
+tracing=/sys/kernel/tracing
+watch_queue() {
+    echo "dev == $(($(number "$1" | sed 's/:/ * 1048576 + /')))" >$tracing/events/block/block_bio_queue/filter
+    echo >$tracing/trace
+    echo 1 >$tracing/events/block/block_bio_queue/enable
+}
+# shellcheck disable=SC2317  # called by wait_until
+queued() { [ "$(grep -c block_bio_queue "$tracing/trace")" -ge "$1" ]; }
+
+# Eight reads hang in a suspended disk while the daemon attaches.
+watch_queue "$early"
 dmsetup suspend --noflush --nolockfs early
 fio --name=early --filename="/dev/$early" --ioengine=libaio --direct=1 --thread --rw=randread --bs=4k --iodepth=8 --number_ios=8 \
     --size=32m --eta=never --output=/out/fio-early.txt &
 early_fio=$!
-sleep 2
+check early-queued wait_until 600 queued 8
+echo 0 >$tracing/events/block/block_bio_queue/enable
 if ! start_daemon /out/daemon.log 'attached.*probe="bio"\|attached.*probe=bio' blkiolatd run --bio --no-print --interval 0.5 --flush-every 1 \
     --output /out/out.jsonl --device '*'; then
     fail start "blkiolatd did not attach"
@@ -161,11 +173,14 @@ for disk in "$failing" "$over_bad" "$raid_bad"; do
 done
 
 # Reads that hang for three seconds, and are counted when they end.
-lines >/out/held-from
+watch_queue "$held"
 dmsetup suspend --noflush --nolockfs held
 fio --name=held --filename="/dev/$held" --ioengine=libaio --direct=1 --thread --rw=randread --bs=4k --iodepth=8 --number_ios=8 \
     --size=32m --eta=never --output=/out/fio-held.txt &
 held_fio=$!
+check held-queued wait_until 600 queued 8
+echo 0 >$tracing/events/block/block_bio_queue/enable
+lines >/out/held-from
 sleep 3
 lines >/out/held-until
 dmsetup resume --noudevsync held
