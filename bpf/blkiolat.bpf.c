@@ -316,16 +316,18 @@ static __always_inline void count_in_cell(struct cell *cell, __u64 latency_ns, _
 	OPAQUE(bucket);
 	if (bucket >= BUCKETS) /* never; for the verifier */
 		return;
-	if (shared_stripes)
-		__sync_fetch_and_add(&cell->buckets[bucket], 1);
-	else
-		cell->buckets[bucket]++;
 	add(&cell->bytes, bytes);
 	add(&cell->sum_ns, latency_ns);
 	if (latency_ns > cell->max_ns)
 		cell->max_ns = latency_ns;
 	if (failed)
 		add(&cell->errors, 1);
+	/* Last: a reader that counts this completion finds the rest, which it reads after it. */
+	barrier();
+	if (shared_stripes)
+		__sync_fetch_and_add(&cell->buckets[bucket], 1);
+	else
+		cell->buckets[bucket]++;
 }
 
 static __always_inline void count_completion(__u32 slot, __u32 operation, __u64 latency_ns, __u64 bytes,
@@ -524,15 +526,18 @@ static __always_inline int on_issue(struct request *rq, enum claim how)
 
 /*
  * A completion without a record is expected of a request that was never issued (it failed before
- * that, or it is an empty flush), of the second completion of a write that went through the flush
- * machinery (no bytes), and of a device that is not measured.
+ * that, or it is an empty flush), of the second completion, of no bytes, of a write that went through the
+ * flush machinery and of any request of request-based device mapper (end_clone_bio(), then dm_end_request()),
+ * and of a device that is not measured.
  */
 static __noinline int no_record(struct request *rq, __u32 nr_bytes)
 {
 	struct gendisk *disk = request_disk(rq);
 	__u32 operation = operation_of(rq->cmd_flags);
 
-	if (!disk || rq->state == MQ_RQ_IDLE || (operation == OP_WRITE && !nr_bytes && !rq->__data_len))
+	if (!disk || rq->state == MQ_RQ_IDLE)
+		return 0;
+	if (!nr_bytes && !rq->__data_len && operation != OP_FLUSH && operation != OP_OTHER)
 		return 0;
 	if (!is_ignored(identity_of(disk)))
 		COUNT_LOSS(untracked_completions);
@@ -840,3 +845,5 @@ int classic_complete(void *ctx)
 			 FIELD(&record, __u32, complete_format.error) != 0, now);
 	return 0;
 }
+
+#include "bio.h"

@@ -57,21 +57,55 @@ enum mq_rq_state {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct request_queue;
+
 struct gendisk {
 	int major;
 	int first_minor;
 	char disk_name[DISK_NAME_LEN];
+	struct request_queue *queue;
 	__u64 diskseq; /* cf179948554a, 5.15 */
 };
 
 struct request_queue {
 	struct gendisk *disk; /* d152c682f03c, 5.15 */
+	const void *mq_ops;   /* NULL: the disk takes bios as they are */
+};
+
+struct block_device {
+	struct gendisk *bd_disk;
+};
+
+struct bvec_iter {
+	unsigned int bi_size;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct bio {
+	struct bio *bi_next;
+	struct block_device *bi_bdev; /* 309dca309fc3, 5.12 */
+	unsigned int bi_opf;
+	unsigned short bi_flags;
+	__u8 bi_status;
+	atomic_t __bi_remaining;
+	struct bvec_iter bi_iter;
+	void *bi_private;
+};
+
+/* struct bio before 309dca309fc3 (5.12) pointed to the disk, and to the partition by number. */
+struct bio___bi_disk {
+	struct gendisk *bi_disk;
 };
 
 struct request {
 	struct request_queue *q;
 	unsigned int cmd_flags;
+	unsigned int rq_flags;
 	unsigned int __data_len;
+	struct bio *bio;
 	enum mq_rq_state state;
 };
 
@@ -90,6 +124,18 @@ static __always_inline struct gendisk *request_disk(struct request *rq)
 	if (bpf_core_field_exists(old->rq_disk))
 		return old->rq_disk;
 	return rq->q->disk;
+}
+
+/* The disk that a bio is on its way to; NULL before it has one. */
+static __always_inline struct gendisk *bio_disk(struct bio *bio)
+{
+	struct bio___bi_disk *old = (void *)bio;
+	struct block_device *device;
+
+	if (bpf_core_field_exists(old->bi_disk))
+		return old->bi_disk;
+	device = bio->bi_bdev;
+	return device ? device->bd_disk : NULL;
 }
 
 #endif

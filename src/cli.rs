@@ -117,6 +117,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "PROBE")]
     pub probe: Option<ProbeChoice>,
 
+    /// Measure disks without request queues, too: device mapper, md, zram, brd, NVMe multipath
+    #[arg(long)]
+    pub bio: bool,
+
     /// Print one histogram per operation (read, write, flush, discard, other)
     #[arg(long)]
     pub by_op: bool,
@@ -202,6 +206,7 @@ pub fn resolve(
     let Config { sampling, output, log, .. } = &mut config;
     set(&mut sampling.interval, args.interval);
     set(&mut sampling.probe, args.probe);
+    sampling.bio |= args.bio;
     if !args.device.is_empty() {
         sampling.include.clone_from(&args.device);
         sampling.exclude.clear();

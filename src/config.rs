@@ -41,6 +41,8 @@ pub struct Sampling {
     pub interval: Duration,
     /// Which probe to load.
     pub probe: ProbeChoice,
+    /// Whether bios of disks without request queues are measured, too.
+    pub bio: bool,
     /// Globs of device names to measure; at least one.
     pub include: Vec<String>,
     /// Globs of device names to leave out; wins over `include`.
@@ -127,6 +129,7 @@ impl Default for Sampling {
         Self {
             interval: Duration::from_secs(5),
             probe: ProbeChoice::Auto,
+            bio: false,
             include: vec!["*".into()],
             exclude: vec!["loop*".into(), "ram*".into(), "zram*".into()],
         }

@@ -3,6 +3,8 @@
 //! One task samples on the monotonic clock; the archive's thread writes. The task never waits for
 //! a disk.
 
+mod layer;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,16 +19,15 @@ use crate::archive::{OpenError, Settings, Start, Writer, WriterHandle};
 use crate::cli::{self, RunArgs, RunOptions};
 use crate::config::{self, Config, ConfigError, DEFAULT_PATH};
 use crate::control::{self, Manager, Request, Signals};
-use crate::device::{Action, Change, Filter, Registry, Sysfs, Uevents};
+use crate::device::{Change, Filter, Sysfs, Uevents};
 use crate::logging::Logging;
 use crate::permission;
+use crate::probe::Storage;
 use crate::probe::facts::Facts;
-use crate::probe::plan::Plan;
-use crate::probe::reading::Reading;
-use crate::probe::{Probe, Storage, monotonic_ns};
-use crate::record::{Context, Record};
-use crate::snapshot::Sampler;
+use crate::probe::plan::{Plan, TestTables};
+use crate::record::{self, Context, Record};
 use crate::terminal::{self, Language, Style};
+use layer::Layer;
 
 /// How long the end of the daemon waits for a disk to take what is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,10 +62,9 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     runtime.block_on(async {
         let signals = Signals::take_over().context("cannot take over the signals")?;
         let mut manager = Manager::default();
-        let mut storage = Storage::default();
-        let mut registry = Registry::new(PathBuf::from("/"), filter(&config)?);
-        let probe = start_probe(&config, &mut manager, &mut registry, &mut storage)?;
-        let mut daemon = Daemon::start(args, config, options, logging, manager, registry, probe)?;
+        let mut storage = [Storage::default(), Storage::default()];
+        let measured = start_layers(&config, &mut manager, &mut storage)?;
+        let mut daemon = Daemon::start(args, config, options, logging, manager, measured)?;
         daemon.sample(&signals).await?;
         daemon.stop()
     })
@@ -80,33 +80,64 @@ fn warn_of_writers(args: &RunArgs) {
     }
 }
 
+/// The layers that are measured, that of requests first.
+struct Measured<'obj> {
+    layers: Vec<Layer<'obj>>,
+    /// Why the bio layer, which was asked for, is not among them.
+    bio_missing: Option<String>,
+}
+
 /// Loads and attaches the programs, and gives up the capabilities that this took.
-fn start_probe<'obj>(
+fn start_layers<'obj>(
     config: &Config,
     manager: &mut Manager,
-    registry: &mut Registry,
-    storage: &'obj mut Storage,
-) -> Result<(Probe<'obj>, u64), Failure> {
+    [requests, bios]: &'obj mut [Storage; 2],
+) -> Result<Measured<'obj>, Failure> {
     permitted()?;
     manager.status("Looking at the kernel");
     let facts = Facts::read();
+    let tables = test_tables()?;
     let plan = Plan::new(&facts, config.sampling.probe).map_err(|reason| {
         anyhow!("no probe works on this kernel ({}): {reason}", facts.kernel_release)
     })?;
     manager.status("Loading the BPF programs");
-    let hint = "`blkiolatd doctor` says more, --log-level debug shows the verifier's log";
-    let mut probe = Probe::load(plan, &facts, storage).context(hint)?;
-    act(&probe, &registry.unwanted(|device_id, diskseq| probe.identity(device_id, diskseq)));
-    probe.attach().context(hint)?;
-    let start_ns = monotonic_ns();
-    let remaining = permission::give_up(|| probe.forget(u64::MAX >> 16).is_ok());
-    match remaining {
+    let start = |layer, plan: Plan, storage| -> Result<Layer<'obj>> {
+        Layer::start(layer, plan.shrunk(&tables), &facts, filter(config)?, storage)
+    };
+    let mut layers = vec![start(record::Layer::Request, plan, requests)?];
+    let mut bio_missing = None;
+    if config.sampling.bio {
+        let started = Plan::bio(&facts)
+            .map_err(anyhow::Error::msg)
+            .and_then(|plan| start(record::Layer::Bio, plan, bios));
+        match started {
+            Ok(layer) => layers.push(layer),
+            // One configuration serves hosts of all kinds: requests are measured all the same.
+            Err(error) => {
+                let missing = format!("bios are not measured: {error:#}");
+                tracing::error!("{missing}");
+                bio_missing = Some(missing);
+            }
+        }
+    }
+    match permission::give_up(|| layers.iter().all(Layer::is_usable)) {
         Ok(held) => tracing::debug!(?held, "capabilities given up"),
         Err(error) => tracing::warn!(%error, "cannot give up capabilities"),
     }
-    let bytes: u64 = plan.memory().iter().map(|&(_, bytes)| bytes).sum();
-    tracing::info!(probe = plan.kind.name(), map_kib = bytes / 1024, "attached");
-    Ok((probe, start_ns))
+    Ok(Measured { layers, bio_missing })
+}
+
+/// What tests want of the tables: nothing, unless `BLKIOLATD_TEST_TABLES` says so.
+fn test_tables() -> Result<TestTables> {
+    const NAME: &str = "BLKIOLATD_TEST_TABLES";
+    let Some(text) = std::env::var_os(NAME) else { return Ok(TestTables::default()) };
+    let tables = text
+        .to_str()
+        .ok_or_else(|| "not UTF-8".to_owned())
+        .and_then(str::parse)
+        .map_err(|reason| anyhow!("{NAME}={}: {reason}", text.to_string_lossy()))?;
+    tracing::warn!("{NAME} makes the tables small: for tests only");
+    Ok(tables)
 }
 
 /// Whether this process may load BPF programs that read kernel memory.
@@ -137,10 +168,7 @@ struct Daemon<'obj> {
     config: Config,
     logging: Logging,
     manager: Manager,
-    probe: Probe<'obj>,
-    reading: Reading,
-    sampler: Sampler,
-    registry: Registry,
+    measured: Measured<'obj>,
     uevents: Option<Uevents>,
     writer: WriterHandle,
     /// The writer's answer to new settings.
@@ -166,6 +194,19 @@ struct LiveFacts {
     per_second: f64,
 }
 
+impl LiveFacts {
+    fn new(records: &[Record]) -> Self {
+        let total = |record: &Record| record.latency_histogram.iter().map(|d| d.total).sum::<u64>();
+        Self {
+            devices: records.iter().map(|record| record.latency_histogram.len()).sum(),
+            // Bios become requests: those of one layer count once.
+            per_second: records
+                .first()
+                .map_or(0.0, |record| total(record) as f64 / record.window_s.max(1e-9)),
+        }
+    }
+}
+
 /// Whether to go on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -180,15 +221,14 @@ impl<'obj> Daemon<'obj> {
         options: RunOptions,
         logging: Logging,
         mut manager: Manager,
-        registry: Registry,
-        (probe, start_ns): (Probe<'obj>, u64),
+        measured: Measured<'obj>,
     ) -> Result<Self, Failure> {
         let uevents = Uevents::open()
             .inspect_err(|error| {
                 tracing::warn!(%error, "the kernel's uevents cannot be had; disks are looked for every window");
             })
             .ok();
-        for pattern in registry.unmatched() {
+        for pattern in measured.layers.first().map(Layer::unmatched).unwrap_or_default() {
             tracing::warn!(pattern, "no disk matches now; one that comes later is measured");
         }
         manager.status("Opening the output");
@@ -209,10 +249,7 @@ impl<'obj> Daemon<'obj> {
             config,
             logging,
             manager,
-            probe,
-            reading: Reading::default(),
-            sampler: Sampler::new(start_ns),
-            registry,
+            measured,
             uevents,
             writer,
             reconfigured: None,
@@ -261,7 +298,7 @@ impl<'obj> Daemon<'obj> {
     /// Ends a window: reads, records, prints.
     fn window(&mut self) -> Result<Next, Failure> {
         let end = Timestamp::now();
-        if let Err(error) = self.probe.read(&mut self.reading) {
+        if let Err(error) = self.measured.layers.iter_mut().try_for_each(Layer::read) {
             // Nothing is lost: the next window is longer.
             let unreadable = format!("cannot read what was measured: {error:#}");
             if self.unreadable.as_ref() != Some(&unreadable) {
@@ -279,20 +316,13 @@ impl<'obj> Daemon<'obj> {
         if self.uevents.is_none() {
             self.disks_changed(Change::Unknown);
         }
-        let actions = self.registry.update(&self.reading);
-        let snapshot = self.sampler.window(&self.reading);
-        let registry = &self.registry;
-        let record =
-            Record::new(&snapshot, end, self.seq, &self.context, |slot| registry.shown_name(slot));
+        let (seq, context) = (self.seq, &self.context);
+        let layers = self.measured.layers.iter_mut();
+        let records: Vec<Record> = layers.map(|layer| layer.window(end, seq, context)).collect();
         self.seq += 1;
-        act(&self.probe, &actions);
-        self.facts = LiveFacts {
-            devices: record.latency_histogram.len(),
-            per_second: record.latency_histogram.iter().map(|d| d.total).sum::<u64>() as f64
-                / record.window_s.max(1e-9),
-        };
-        let printed = self.print(&record);
-        self.writer.push(record);
+        self.facts = LiveFacts::new(&records);
+        let printed = self.print(&records);
+        self.writer.push_window(records);
         let status = self.status();
         self.manager.status(&status);
         match printed {
@@ -307,21 +337,22 @@ impl<'obj> Daemon<'obj> {
         })
     }
 
-    fn print(&self, record: &Record) -> io::Result<()> {
+    fn print(&self, records: &[Record]) -> io::Result<()> {
         if !self.options.print {
             return Ok(());
         }
         let mut text = Vec::new();
         let time = Zoned::now().strftime("%H:%M:%S").to_string();
-        terminal::print_record(&mut text, record, &time, &self.style)?;
+        for record in records {
+            terminal::print_record(&mut text, record, &time, &self.style)?;
+        }
         let mut out = io::stdout().lock();
         out.write_all(&text)?;
         out.flush()
     }
 
     fn disks_changed(&mut self, change: Change) {
-        let actions = self.registry.disks_changed(change, monotonic_ns());
-        act(&self.probe, &actions);
+        self.measured.layers.iter_mut().for_each(|layer| layer.disks_changed(change));
     }
 
     /// Reads the configuration again and, if it is sound, ends the window and puts it in force.
@@ -344,8 +375,9 @@ impl<'obj> Daemon<'obj> {
                 }
                 self.complaint = None;
                 self.logging.set_level(config.log.level);
-                let actions = self.registry.set_filter(filter);
-                act(&self.probe, &actions);
+                for layer in &mut self.measured.layers {
+                    layer.set_filter(filter.clone());
+                }
                 self.context = context(&config)?;
                 let settings = Settings::from(&config);
                 if self.output_refused || settings != Settings::from(&self.config) {
@@ -405,7 +437,7 @@ impl<'obj> Daemon<'obj> {
             self.seq, self.facts.devices, self.facts.per_second, writer.dropped
         );
         let trouble = writer.last_error.filter(|error| !error.over).map(|error| error.message);
-        let errors = [&self.unreadable, &self.complaint, &trouble];
+        let errors = [&self.unreadable, &self.complaint, &trouble, &self.measured.bio_missing];
         if let Some(error) = errors.into_iter().flatten().next() {
             status.push_str(", last error: ");
             status.extend(error.lines().next());
@@ -423,24 +455,6 @@ impl<'obj> Daemon<'obj> {
         };
         self.writer.close(CLOSE_TIMEOUT).map_err(anyhow::Error::from)?;
         ended.map(|_| ())
-    }
-}
-
-fn act(probe: &Probe<'_>, actions: &[Action]) {
-    for action in actions {
-        let done = match *action {
-            Action::Ignore { identity } => probe.ignore(identity),
-            Action::Forget { identity } => probe.forget(identity),
-            Action::Reclaim { slot } => probe.reclaim(slot),
-            Action::DropStale { slot, before_ns } => {
-                tracing::warn!(slot, "the kernel has nothing in flight: completions were missed");
-                probe.drop_stale(slot, before_ns);
-                Ok(())
-            }
-        };
-        if let Err(error) = done {
-            tracing::warn!("{action:?}: {error:#}");
-        }
     }
 }
 

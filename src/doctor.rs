@@ -132,6 +132,8 @@ pub fn examine(out: &mut impl Write) -> io::Result<Verdict> {
     for choice in [ProbeChoice::Btf, ProbeChoice::Tracepoint] {
         works |= try_probe(out, &facts, choice)?;
     }
+    try_plan(out, &facts, "bio", Plan::bio(&facts))?;
+    writeln!(out, "{:<14}only with sampling.bio or --bio: disks without request queues", "")?;
     let verdict = match works {
         true => Verdict::Works,
         false if !missing.is_empty() => Verdict::NotPermitted,
@@ -155,11 +157,29 @@ fn try_probe(out: &mut impl Write, facts: &Facts, choice: ProbeChoice) -> io::Re
         ProbeChoice::Tracepoint => "tracepoint",
         _ => "btf",
     };
-    let plan = match Plan::new(facts, choice) {
+    let tried = try_plan(out, facts, key, Plan::new(facts, choice))?;
+    if choice == ProbeChoice::Tracepoint && tried.is_some() {
+        writeln!(
+            out,
+            "{:<14}approximate: the kernel skips such a program when it interrupts another (counted since 6.7)",
+            ""
+        )?;
+    }
+    Ok(tried == Some(true))
+}
+
+/// The same for a plan: whether it attached; `None` when there is none.
+fn try_plan(
+    out: &mut impl Write,
+    facts: &Facts,
+    key: &str,
+    plan: Result<Plan, String>,
+) -> io::Result<Option<bool>> {
+    let plan = match plan {
         Ok(plan) => plan,
         Err(reason) => {
             writeln!(out, "{key:<14}cannot be used: {reason}")?;
-            return Ok(false);
+            return Ok(None);
         }
     };
     let mut storage = Storage::default();
@@ -167,13 +187,6 @@ fn try_probe(out: &mut impl Write, facts: &Facts, choice: ProbeChoice) -> io::Re
     match &attached {
         Ok(()) => writeln!(out, "{key:<14}loads and attaches")?,
         Err(error) => writeln!(out, "{key:<14}fails: {error:#}")?,
-    }
-    if choice == ProbeChoice::Tracepoint {
-        writeln!(
-            out,
-            "{:<14}approximate: the kernel skips such a program when it interrupts another (counted since 6.7)",
-            ""
-        )?;
     }
     let sizes = &plan.sizes;
     writeln!(
@@ -190,7 +203,7 @@ fn try_probe(out: &mut impl Write, facts: &Facts, choice: ProbeChoice) -> io::Re
     let parts: Vec<String> =
         parts.iter().map(|(name, bytes)| format!("{name} {} KiB", bytes / 1024)).collect();
     writeln!(out, "{:<14}kernel memory {} KiB: {}", "", total / 1024, parts.join(", "))?;
-    Ok(attached.is_ok())
+    Ok(Some(attached.is_ok()))
 }
 
 fn memlock() -> String {

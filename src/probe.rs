@@ -26,7 +26,7 @@ mod skeleton {
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 
 use anyhow::{Context, Result, anyhow};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -99,7 +99,7 @@ impl<'obj> Probe<'obj> {
         // libbpf asks for the kernel's types as soon as the object has relocations, even if none of
         // the programs that are loaded has one: the classic probe gets an empty set of types.
         let no_types = match plan.kind {
-            ProbeKind::Btf { .. } => None,
+            ProbeKind::Btf { .. } | ProbeKind::Bio(_) => None,
             ProbeKind::Tracepoint(_) => Some(EmptyBtf::new().context("cannot make an empty BTF")?),
         };
         let options = libbpf_sys::bpf_object_open_opts {
@@ -120,7 +120,9 @@ impl<'obj> Probe<'obj> {
         let shared = "cannot map a BPF map's memory";
         let probe = Self {
             inflight: match plan.kind {
-                ProbeKind::Btf { .. } => Some(SharedArray::map(&maps.inflight).context(shared)?),
+                ProbeKind::Btf { .. } | ProbeKind::Bio(_) => {
+                    Some(SharedArray::map(&maps.inflight).context(shared)?)
+                }
                 ProbeKind::Tracepoint(_) => None,
             },
             devices: SharedArray::map(&maps.devices).context(shared)?,
@@ -165,7 +167,8 @@ impl<'obj> Probe<'obj> {
         Ok(())
     }
 
-    /// The programs that are loaded: for issues, requeues and completions.
+    /// The programs that are loaded: for issues, requeues and completions; of the bio layer, for bios that are
+    /// queued, that end with a request and that end by themselves.
     fn programs(&self) -> [&ProgramMut<'obj>; 3] {
         let programs = &self.skeleton.progs;
         match self.plan.kind {
@@ -181,6 +184,15 @@ impl<'obj> Probe<'obj> {
             ProbeKind::Tracepoint(_) => {
                 [&programs.classic_issue, &programs.classic_requeue, &programs.classic_complete]
             }
+            ProbeKind::Bio(kind) => [
+                match (kind.queue_argument, kind.atomic_exchange) {
+                    (0, true) => &programs.bio_queue,
+                    (0, false) => &programs.bio_queue_no_cmpxchg,
+                    _ => &programs.bio_queue_queue,
+                },
+                &programs.bio_request_complete,
+                &programs.bio_complete,
+            ],
         }
     }
 
@@ -215,9 +227,9 @@ impl<'obj> Probe<'obj> {
         self.read_inflight(reading)?;
         let (losses, missed_completions) = self.losses();
         reading.losses = losses;
-        let [issue, requeue, complete] = self.programs();
+        let [issue, other, complete] = self.programs();
         reading.probe_misses = recursion_misses(issue.as_fd())?
-            + recursion_misses(requeue.as_fd())?
+            + recursion_misses(other.as_fd())?
             // Both count completions, neither all of them.
             + recursion_misses(complete.as_fd())?.max(missed_completions);
         Ok(())
@@ -294,8 +306,14 @@ impl<'obj> Probe<'obj> {
             }
         }
         if self.overflowed() {
+            let maps = &self.skeleton.maps;
+            // A bio's entry goes on where a request's ends.
+            let overflow = match self.plan.kind {
+                ProbeKind::Bio(_) => &maps.bio_overflow,
+                _ => &maps.inflight_overflow,
+            };
             for_each_value::<skeleton::types::inflight>(
-                &self.skeleton.maps.inflight_overflow,
+                overflow,
                 self.plan.sizes.overflow,
                 |entry| {
                     let counted = is_counted(entry.key, entry.start_ns);
@@ -367,7 +385,7 @@ impl<'obj> Probe<'obj> {
     #[must_use]
     pub fn identity(&self, device_id: u32, diskseq: Option<u64>) -> Option<u64> {
         match self.plan.kind {
-            ProbeKind::Btf { .. } => diskseq,
+            ProbeKind::Btf { .. } | ProbeKind::Bio(_) => diskseq,
             ProbeKind::Tracepoint(_) => Some(device_id.into()),
         }
     }
@@ -448,10 +466,14 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
     let sizes = &plan.sizes;
     let stripes = 1u32 << sizes.stripe_shift;
     let btf = matches!(plan.kind, ProbeKind::Btf { .. });
+    let bio = matches!(plan.kind, ProbeKind::Bio(_));
+    let classic = matches!(plan.kind, ProbeKind::Tracepoint(_));
     let maps = &mut open.maps;
     for (map, entries) in [
         (&mut maps.inflight, sizes.inflight_sets),
         (&mut maps.inflight_overflow, sizes.overflow),
+        (&mut maps.bio_loads, sizes.inflight_sets),
+        (&mut maps.bio_overflow, sizes.overflow),
         (&mut maps.pending, sizes.pending),
         (&mut maps.devices, sizes.slots),
         (&mut maps.device_slots, sizes.slots + IGNORED_DEVICES),
@@ -466,9 +488,11 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
     }
     maps.flows.set_value_size(stripes * size_of::<Flow>() as u32)?;
     maps.cells.set_value_size(stripes * size_of::<Cell>() as u32)?;
-    maps.inflight.set_autocreate(btf)?;
+    maps.inflight.set_autocreate(btf || bio)?;
     maps.inflight_overflow.set_autocreate(btf)?;
-    maps.pending.set_autocreate(!btf)?;
+    maps.bio_loads.set_autocreate(bio)?;
+    maps.bio_overflow.set_autocreate(bio)?;
+    maps.pending.set_autocreate(classic)?;
 
     let constants =
         maps.rodata_data.as_deref_mut().ok_or_else(|| anyhow!("the BPF object has no .rodata"))?;
@@ -488,6 +512,11 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
         (to.dev, to.sector, to.rwbs) = (from.dev, from.sector, from.rwbs);
         (to.nr_sector, to.error) = (from.nr_sector, from.error);
     }
+    if let ProbeKind::Bio(kind) = &plan.kind {
+        constants.bio_cloned_flag = kind.cloned_flag;
+        constants.bio_chain_flag = kind.chain_flag;
+        constants.rq_flush_seq_flag = kind.flush_sequence_flag;
+    }
 
     let programs = &mut open.progs;
     let load = |program: &mut OpenProgramMut<'_>, kind: ProbeKind| {
@@ -502,9 +531,18 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
     programs.btf_requeue.set_autoload(first);
     programs.btf_requeue_queue.set_autoload(btf && !first);
     programs.btf_complete.set_autoload(btf);
-    programs.classic_issue.set_autoload(!btf);
-    programs.classic_requeue.set_autoload(!btf);
-    programs.classic_complete.set_autoload(!btf);
+    programs.classic_issue.set_autoload(classic);
+    programs.classic_requeue.set_autoload(classic);
+    programs.classic_complete.set_autoload(classic);
+    let queue = match plan.kind {
+        ProbeKind::Bio(kind) => Some((kind.queue_argument, kind.atomic_exchange)),
+        _ => None,
+    };
+    programs.bio_queue.set_autoload(queue == Some((0, true)));
+    programs.bio_queue_no_cmpxchg.set_autoload(queue == Some((0, false)));
+    programs.bio_queue_queue.set_autoload(queue.is_some_and(|(argument, _)| argument == 1));
+    programs.bio_complete.set_autoload(bio);
+    programs.bio_request_complete.set_autoload(bio);
     Ok(())
 }
 
@@ -541,14 +579,16 @@ fn sum_cells(stripes: &[Cell], total: &mut OperationReading) {
     (total.bytes, total.sum_ns, total.max_ns, total.errors) = (0, 0, 0, 0);
     total.buckets.fill(0);
     for cell in stripes {
+        // The count first: what a completion adds beside it was added before it, and is not left for a
+        // window of which there may be none.
+        for (sum, bucket) in total.buckets.iter_mut().zip(&cell.buckets) {
+            *sum = sum.wrapping_add(bucket.load(Acquire));
+        }
         total.bytes = total.bytes.wrapping_add(cell.bytes.load(Relaxed));
         total.sum_ns = total.sum_ns.wrapping_add(cell.sum_ns.load(Relaxed));
         total.errors = total.errors.wrapping_add(cell.errors.load(Relaxed));
         if cell.max_ns.load(Relaxed) != 0 {
             total.max_ns = total.max_ns.max(cell.max_ns.swap(0, Relaxed));
-        }
-        for (sum, bucket) in total.buckets.iter_mut().zip(&cell.buckets) {
-            *sum = sum.wrapping_add(bucket.load(Relaxed));
         }
     }
 }

@@ -14,7 +14,28 @@ use crate::snapshot::{DeviceWindow, OperationWindow, Snapshot};
 /// Version of the record's shape, in its key `schema`.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// One window of one host.
+/// Where in the kernel a record was measured.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// Requests, of disks that have request queues. Not written: a record without a layer is of this one.
+    #[default]
+    Request,
+    /// Bios, of disks without request queues: device mapper, md, zram, NVMe multipath heads.
+    Bio,
+}
+
+impl Layer {
+    /// Whether this is [`Self::Request`].
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        *self == Self::Request
+    }
+}
+
+/// One window of one layer of one host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// End of the window: Unix seconds on the wall clock, to the microsecond.
@@ -33,7 +54,10 @@ pub struct Record {
     pub host: String,
     /// The kernel's boot id (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
-    /// Number of this window in this run of the daemon, from 0, without gaps.
+    /// Where it was measured; absent for requests.
+    #[serde(default, skip_serializing_if = "Layer::is_request")]
+    pub layer: Layer,
+    /// Number of this window in this run of the daemon, from 0, without gaps in each layer.
     pub seq: u64,
     /// True length of the window on the monotonic clock, in seconds.
     pub window_s: f64,
@@ -197,10 +221,11 @@ pub struct Context {
 }
 
 impl Record {
-    /// The record of a window that ended at `end` on the wall clock. Devices are named by
+    /// The record of a window of `layer` that ended at `end` on the wall clock. Devices are named by
     /// `name_of(slot)`; those without a name there are left out.
     #[must_use]
     pub fn new<'a>(
+        layer: Layer,
         snapshot: &Snapshot,
         end: jiff::Timestamp,
         seq: u64,
@@ -238,6 +263,7 @@ impl Record {
             schema: SCHEMA_VERSION,
             host: context.host.clone(),
             boot_id: context.boot_id.clone(),
+            layer,
             seq,
             window_s: (snapshot.length_ns as f64 / 1e3).round() / 1e6,
             audit: Audit {
@@ -335,7 +361,9 @@ mod tests {
         let context =
             Context { host: "db-17".into(), boot_id: "b".into(), interval_s: 5.0, detail };
         let end = jiff::Timestamp::from_microsecond(1_691_397_912_123_000).unwrap();
-        Record::new(&snapshot, end, 42, &context, |slot| Some(["sda", "sdb"][slot % 2]))
+        Record::new(Layer::Request, &snapshot, end, 42, &context, |slot| {
+            Some(["sda", "sdb"][slot % 2])
+        })
     }
 
     #[test]
@@ -357,6 +385,22 @@ mod tests {
                 "\n"
             )
         );
+    }
+
+    #[test]
+    fn the_layer_is_named_unless_it_is_that_of_requests() {
+        let line = |layer| {
+            let mut line = Vec::new();
+            Record { layer, ..Record::default() }.write_line(&mut line);
+            String::from_utf8(line).unwrap()
+        };
+        assert!(!line(Layer::Request).contains("layer"));
+        assert!(line(Layer::Bio).contains(r#","layer":"bio","seq":0,"#));
+        for layer in [Layer::Request, Layer::Bio] {
+            assert_eq!(serde_json::from_str::<Record>(&line(layer)).unwrap().layer, layer);
+        }
+        let named = line(Layer::Bio).replace("bio", "request");
+        assert_eq!(serde_json::from_str::<Record>(&named).unwrap().layer, Layer::Request);
     }
 
     #[test]

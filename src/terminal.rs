@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use crate::record::{Audit, DeviceLatency, Record};
+use crate::record::{Audit, DeviceLatency, Layer, Record};
 use crate::{histogram, record};
 
 /// Width of the bars, in characters.
@@ -36,10 +36,12 @@ impl Language {
         }
     }
 
-    const fn by_device(self) -> &'static str {
-        match self {
-            Self::English => "I/O latency by device:",
-            Self::Spanish => "Latencia I/O por dispositivo:",
+    const fn by_device(self, layer: Layer) -> &'static str {
+        match (self, layer) {
+            (Self::English, Layer::Request) => "I/O latency by device:",
+            (Self::English, Layer::Bio) => "I/O latency by stacked device (bios):",
+            (Self::Spanish, Layer::Request) => "Latencia I/O por dispositivo:",
+            (Self::Spanish, Layer::Bio) => "Latencia I/O por dispositivo apilado (bios):",
         }
     }
 
@@ -50,10 +52,12 @@ impl Language {
         }
     }
 
-    const fn in_flight(self) -> &'static str {
-        match self {
-            Self::English => "In-flight I/O (requests):",
-            Self::Spanish => "Cola I/O en vuelo (requests):",
+    const fn in_flight(self, layer: Layer) -> &'static str {
+        match (self, layer) {
+            (Self::English, Layer::Request) => "In-flight I/O (requests):",
+            (Self::English, Layer::Bio) => "In-flight I/O (bios):",
+            (Self::Spanish, Layer::Request) => "Cola I/O en vuelo (requests):",
+            (Self::Spanish, Layer::Bio) => "Cola I/O en vuelo (bios):",
         }
     }
 
@@ -87,7 +91,7 @@ pub fn print_record(
     style: &Style,
 ) -> io::Result<()> {
     let language = style.language;
-    writeln!(out, "{time} - {}\n", language.by_device())?;
+    writeln!(out, "{time} - {}\n", language.by_device(record.layer))?;
     for device in record.latency_histogram.iter().filter(|device| device.total > 0) {
         let name = printable(&device.device_name);
         if style.by_operation {
@@ -102,7 +106,7 @@ pub fn print_record(
             writeln!(out)?;
         }
     }
-    writeln!(out, "{}", language.in_flight())?;
+    writeln!(out, "{}", language.in_flight(record.layer))?;
     for device in record.inflight.iter().filter(|device| device.count > 0) {
         writeln!(out, "{:>14} -> {}", printable(&device.device_name), device.count)?;
     }
@@ -287,6 +291,17 @@ mod tests {
     fn by_operation() {
         let style = Style { by_operation: true, ..Style::default() };
         assert_eq!(printed(&record(), &style), include_str!("../tests/golden/by-op.txt"));
+    }
+
+    #[test]
+    fn bios_have_a_section_of_their_own() {
+        let mut record = record();
+        record.layer = Layer::Bio;
+        let requests = include_str!("../tests/golden/english.txt");
+        let bios = requests
+            .replace("by device:", "by stacked device (bios):")
+            .replace("(requests):", "(bios):");
+        assert_eq!(printed(&record, &Style::default()), bios);
     }
 
     #[test]

@@ -133,10 +133,11 @@ fn every_option_wins_over_the_file() {
     "#;
     let line = "--interval 500ms --probe tracepoint --device nvme0n1 --device /dev/vd? \
                 --output out.jsonl --flush-every 7 --fsync --detail log2 --log-level trace \
-                --by-op --count 9";
+                --by-op --count 9 --bio";
     let (config, options) = resolve(line, Some(text), false);
     assert_eq!(config.sampling.interval, Duration::from_millis(500));
     assert_eq!(config.sampling.probe, ProbeChoice::Tracepoint);
+    assert!(config.sampling.bio);
     assert_eq!(config.sampling.include, ["nvme0n1", "/dev/vd?"]);
     assert_eq!(config.sampling.exclude, [""; 0]);
     assert!(config.output.enabled && config.output.fsync);

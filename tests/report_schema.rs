@@ -76,6 +76,7 @@ fn full() -> Record {
         schema: SCHEMA_VERSION,
         host: "db-17".into(),
         boot_id: "0f9b3c52-6f0e-4d5c-9f5e-2f6c3f0a7b11".into(),
+        layer: blkiolatd::record::Layer::Bio,
         seq: 42,
         window_s: 5.0003,
         audit: Audit { dropped_snapshots: u64::MAX, ..Default::default() },
@@ -111,7 +112,7 @@ fn accepts_keys_it_does_not_know() {
     assert!(validator().is_valid(&value));
 }
 
-/// Every key of a full record is required, except the operations and their two kinds of histogram.
+/// Every key of a full record is required, except the layer, the operations and their two kinds of histogram.
 #[test]
 fn refuses_a_record_without_a_key() {
     let validator = validator();
@@ -128,7 +129,7 @@ fn refuses_a_record_without_a_key() {
     ] {
         let keys: Vec<String> =
             whole.pointer(parent).unwrap().as_object().unwrap().keys().cloned().collect();
-        for key in keys {
+        for key in keys.into_iter().filter(|key| key != "layer") {
             let mut less = whole.clone();
             less.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(&key);
             assert!(!validator.is_valid(&less), "{parent}/{key} is not required");
@@ -154,6 +155,7 @@ fn refuses_wrong_types_and_ranges() {
         ("/schema", json!(2)),
         ("/schema", json!("1")),
         ("/host", json!("")),
+        ("/layer", json!("disk")),
         ("/boot_id", json!("0f9b3c52-6f0e-4d5c-9f5e-2f6c3f0a7b11\n")),
         ("/seq", json!(-1)),
         ("/seq", json!(1.5)),

@@ -1,9 +1,10 @@
 //! The bounded queue between sampling and writing.
 //!
-//! Sampling must never wait for a disk, so [`Queue::push`] takes a place at once: when the queue
-//! is full, its oldest record is dropped. How many were dropped is kept at the place where they
-//! would have been, so that the next record that is written says exactly how many are missing
-//! right before it, also when that record's predecessor carried a count and was dropped in turn.
+//! A window is one record, or one for each layer that is measured; they are queued, written and dropped
+//! together. Sampling must never wait for a disk, so [`Queue::push`] takes a place at once: when the queue
+//! is full, its oldest window is dropped. How many were dropped is kept at the place where they
+//! would have been, so that the next records that are written say exactly how many are missing
+//! right before them, also when their predecessors carried a count and were dropped in turn.
 //!
 //! Commands (a new configuration, "rotate now") travel in the same queue and are never dropped:
 //! they take effect between the records they were given between.
@@ -12,9 +13,9 @@ use std::collections::VecDeque;
 
 use crate::record::Record;
 
-/// Most records that wait. At the default window of 5 s that is an hour of a disk that does not
+/// Most windows that wait. At the default window of 5 s that is an hour of a disk that does not
 /// answer.
-pub const MAX_RECORDS: usize = 720;
+pub const MAX_WINDOWS: usize = 720;
 
 /// Most bytes (as estimated by [`encoded_size`]) that wait. A host with hundreds of busy disks has
 /// records of tens of kilobytes; this keeps the daemon small there, at the price of a shorter wait.
@@ -23,19 +24,20 @@ pub const MAX_BYTES: usize = 8 << 20;
 /// What the consumer takes from the queue.
 #[derive(Debug, PartialEq)]
 pub enum Item<C> {
-    /// A record, with `audit.dropped_snapshots` set to the number of records dropped right
-    /// before it.
-    Record(Box<Record>),
+    /// The records of a window, with `audit.dropped_snapshots` of each set to the number of windows
+    /// dropped right before it.
+    Window(Vec<Record>),
     /// A command.
     Command(C),
 }
 
-/// Records and commands in order, bounded in number and in bytes. No locks: the owner brings one.
+/// Windows and commands in order, bounded in number and in bytes. No locks: the owner brings one.
 #[derive(Debug)]
 pub struct Queue<C> {
     entries: VecDeque<Entry<C>>,
-    max_records: usize,
+    max_windows: usize,
     max_bytes: usize,
+    windows: usize,
     records: usize,
     bytes: usize,
     dropped: u64,
@@ -43,44 +45,47 @@ pub struct Queue<C> {
 
 #[derive(Debug)]
 enum Entry<C> {
-    Record {
-        record: Box<Record>,
+    Window {
+        records: Vec<Record>,
         bytes: usize,
-        /// Records that were dropped between this one and its predecessor.
+        /// Windows that were dropped between this one and its predecessor.
         dropped_before: u64,
     },
     Command(C),
 }
 
-/// Commands of which only the last matters when no record lies between two of them.
+/// Commands of which only the last matters when no window lies between two of them.
 pub trait Command {
     /// Whether `self` makes `earlier`, given right before it, superfluous.
     fn supersedes(&self, earlier: &Self) -> bool;
 }
 
 impl<C: Command> Queue<C> {
-    /// An empty queue for at most `max_records` (at least 1) and about `max_bytes`.
-    pub fn new(max_records: usize, max_bytes: usize) -> Self {
+    /// An empty queue for at most `max_windows` (at least 1) and about `max_bytes`.
+    pub fn new(max_windows: usize, max_bytes: usize) -> Self {
         Self {
             entries: VecDeque::new(),
-            max_records: max_records.max(1),
+            max_windows: max_windows.max(1),
             max_bytes,
+            windows: 0,
             records: 0,
             bytes: 0,
             dropped: 0,
         }
     }
 
-    /// Appends a record; drops the oldest ones while that is needed to stay within bounds. The
-    /// newest record is always kept, whatever its size.
-    pub fn push(&mut self, record: Box<Record>) {
-        let bytes = encoded_size(&record);
+    /// Appends the records of a window; drops the oldest windows while that is needed to stay within
+    /// bounds. The newest window is always kept, whatever its size.
+    pub fn push(&mut self, records: Vec<Record>) {
+        let bytes = records.iter().map(encoded_size).sum();
         // A record may come in with a count of its own, from a queue before this one.
-        let dropped_before = record.audit.dropped_snapshots;
-        self.records += 1;
+        let dropped_before =
+            records.iter().map(|record| record.audit.dropped_snapshots).max().unwrap_or(0);
+        self.windows += 1;
+        self.records += records.len();
         self.bytes += bytes;
-        self.entries.push_back(Entry::Record { record, bytes, dropped_before });
-        while self.records > 1 && (self.records > self.max_records || self.bytes > self.max_bytes) {
+        self.entries.push_back(Entry::Window { records, bytes, dropped_before });
+        while self.windows > 1 && (self.windows > self.max_windows || self.bytes > self.max_bytes) {
             self.drop_oldest();
         }
     }
@@ -99,16 +104,19 @@ impl<C: Command> Queue<C> {
     pub fn pop(&mut self) -> Option<Item<C>> {
         match self.entries.pop_front()? {
             Entry::Command(command) => Some(Item::Command(command)),
-            Entry::Record { mut record, bytes, dropped_before } => {
-                self.records -= 1;
+            Entry::Window { mut records, bytes, dropped_before } => {
+                self.windows -= 1;
+                self.records -= records.len();
                 self.bytes -= bytes;
-                record.audit.dropped_snapshots = dropped_before;
-                Some(Item::Record(record))
+                for record in &mut records {
+                    record.audit.dropped_snapshots = dropped_before;
+                }
+                Some(Item::Window(records))
             }
         }
     }
 
-    /// Takes the first command that `wanted` accepts, past the records before it. For a writer
+    /// Takes the first command that `wanted` accepts, past the windows before it. For a writer
     /// that cannot write those and is told what would let it.
     pub fn take_command(&mut self, wanted: impl Fn(&C) -> bool) -> Option<C> {
         let index = self
@@ -121,40 +129,47 @@ impl<C: Command> Queue<C> {
         }
     }
 
-    /// Records that wait.
+    /// Windows that wait.
     pub fn len(&self) -> usize {
+        self.windows
+    }
+
+    /// Records that wait: the lines of all windows.
+    pub fn records(&self) -> usize {
         self.records
     }
 
-    /// Whether neither a record nor a command waits.
+    /// Whether neither a window nor a command waits.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Estimated bytes of the records that wait.
+    /// Estimated bytes of what waits.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Records dropped since the queue was made.
+    /// Windows dropped since the queue was made.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
     fn drop_oldest(&mut self) {
         let Some(index) =
-            self.entries.iter().position(|entry| matches!(entry, Entry::Record { .. }))
+            self.entries.iter().position(|entry| matches!(entry, Entry::Window { .. }))
         else {
             return;
         };
-        let Some(Entry::Record { bytes, dropped_before, .. }) = self.entries.remove(index) else {
+        let Some(Entry::Window { records, bytes, dropped_before }) = self.entries.remove(index)
+        else {
             return;
         };
-        self.records -= 1;
+        self.windows -= 1;
+        self.records -= records.len();
         self.bytes -= bytes;
         self.dropped += 1;
         for entry in self.entries.iter_mut().skip(index) {
-            if let Entry::Record { dropped_before: next, .. } = entry {
+            if let Entry::Window { dropped_before: next, .. } = entry {
                 *next += dropped_before + 1;
                 break;
             }
@@ -216,8 +231,8 @@ mod tests {
         }
     }
 
-    fn record(seq: u64) -> Box<Record> {
-        Box::new(Record { seq, ..Record::default() })
+    fn record(seq: u64) -> Vec<Record> {
+        vec![Record { seq, ..Record::default() }]
     }
 
     fn drain(queue: &mut Queue<Told>) -> Vec<Item<Told>> {
@@ -229,17 +244,28 @@ mod tests {
         let mut queue = Queue::<Told>::new(2, usize::MAX);
         (0..5).for_each(|seq| queue.push(record(seq)));
         assert_eq!(queue.dropped(), 3);
-        let Some(Item::Record(first)) = queue.pop() else { panic!("no record") };
-        assert_eq!((first.seq, first.audit.dropped_snapshots), (3, 3));
-        let Some(Item::Record(second)) = queue.pop() else { panic!("no record") };
-        assert_eq!((second.seq, second.audit.dropped_snapshots), (4, 0));
+        let Some(Item::Window(first)) = queue.pop() else { panic!("no window") };
+        assert_eq!((first[0].seq, first[0].audit.dropped_snapshots), (3, 3));
+        let Some(Item::Window(second)) = queue.pop() else { panic!("no window") };
+        assert_eq!((second[0].seq, second[0].audit.dropped_snapshots), (4, 0));
         assert!(queue.is_empty());
         assert_eq!(queue.bytes(), 0);
     }
 
     #[test]
+    fn the_layers_of_a_window_go_and_stay_together() {
+        let mut queue = Queue::<Told>::new(2, usize::MAX);
+        (0..5).for_each(|seq| queue.push([record(seq), record(seq)].concat()));
+        assert_eq!((queue.len(), queue.records(), queue.dropped()), (2, 4, 3));
+        let Some(Item::Window(first)) = queue.pop() else { panic!("no window") };
+        let said: Vec<_> = first.iter().map(|r| (r.seq, r.audit.dropped_snapshots)).collect();
+        assert_eq!(said, [(3, 3), (3, 3)]);
+        assert_eq!((queue.len(), queue.records()), (1, 2));
+    }
+
+    #[test]
     fn bytes_are_bounded_too_but_the_newest_record_stays() {
-        let one = encoded_size(&record(0));
+        let one = encoded_size(&record(0)[0]);
         let mut queue = Queue::<Told>::new(100, 3 * one);
         (0..10).for_each(|seq| queue.push(record(seq)));
         assert_eq!((queue.len(), queue.dropped()), (3, 7));
@@ -256,8 +282,8 @@ mod tests {
             queue.push(record(u64::from(round)));
         }
         let items = drain(&mut queue);
-        let Some(Item::Record(last)) = items.last() else { panic!("the record is last") };
-        assert_eq!((last.seq, last.audit.dropped_snapshots), (999, 999));
+        let Some(Item::Window(last)) = items.last() else { panic!("the record is last") };
+        assert_eq!((last[0].seq, last[0].audit.dropped_snapshots), (999, 999));
         assert_eq!(items[..items.len() - 1], [Item::Command(Told::Last(999))]);
     }
 
@@ -292,7 +318,8 @@ mod tests {
                         told += 1;
                     }
                     _ => match queue.pop() {
-                        Some(Item::Record(record)) => {
+                        Some(Item::Window(records)) => {
+                            let record = &records[0];
                             prop_assert_eq!(record.seq, next + record.audit.dropped_snapshots);
                             next = record.seq + 1;
                         }

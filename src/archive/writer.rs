@@ -17,7 +17,7 @@ use super::compressor::Compressor;
 use super::disk::{Disk, Progress};
 use super::error::{OpenError, WriteError};
 use super::names::Moment;
-use super::queue::{self, Item, MAX_BYTES, MAX_RECORDS, Queue};
+use super::queue::{self, Item, MAX_BYTES, MAX_WINDOWS, Queue};
 use super::recorder::Recorder;
 pub use super::status::{InCall, LastError, State, WriterStatus};
 use crate::config::{Config, Output, Retention, Rotation};
@@ -170,7 +170,7 @@ impl Writer {
         };
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner {
-                queue: Queue::new(MAX_RECORDS, MAX_BYTES),
+                queue: Queue::new(MAX_WINDOWS, MAX_BYTES),
                 deadline: None,
                 status,
             }),
@@ -218,11 +218,17 @@ impl Writer {
 }
 
 impl WriterHandle {
-    /// Hands over a record. Never waits for a disk; when the queue is full, its oldest record is
-    /// dropped and counted in `audit.dropped_snapshots` of the next one that is written.
+    /// Hands over a window with one record. As [`push_window`](Self::push_window).
     pub fn push(&self, record: Record) {
+        self.push_window(vec![record]);
+    }
+
+    /// Hands over the records of a window, one for each layer. Never waits for a disk; when the queue is
+    /// full, its oldest window is dropped and counted in `audit.dropped_snapshots` of all records of the
+    /// next one that is written.
+    pub fn push_window(&self, records: Vec<Record>) {
         let mut inner = self.shared.lock();
-        inner.queue.push(Box::new(record));
+        inner.queue.push(records);
         drop(inner);
         self.shared.work.notify_one();
     }
@@ -294,7 +300,7 @@ impl WriterHandle {
                 .0;
         }
         let ended = inner.status.state == State::Ended;
-        let lost = (inner.queue.len() + inner.status.unflushed) as u64;
+        let lost = (inner.queue.records() + inner.status.unflushed) as u64;
         let reason = match &inner.status.last_error {
             Some(error) if !error.over => error.message.clone(),
             _ => match self.shared.progress.current() {
@@ -383,8 +389,8 @@ impl Task {
         }
         loop {
             match self.next() {
-                Work::Item(Item::Record(record)) => {
-                    self.recorder.append(&record);
+                Work::Item(Item::Window(records)) => {
+                    records.iter().for_each(|record| self.recorder.append(record));
                     if self.recorder.is_full() {
                         self.flush();
                     }
@@ -468,8 +474,8 @@ impl Task {
         inner.status.last_progress = Instant::now();
         // Counted here, under the same lock as the pop, so that a record is always in one of the
         // two places where `close` counts what is lost.
-        if matches!(work, Work::Item(Item::Record(_))) {
-            inner.status.unflushed += 1;
+        if let Work::Item(Item::Window(records)) = &work {
+            inner.status.unflushed += records.len();
         }
         work
     }

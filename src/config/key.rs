@@ -82,6 +82,11 @@ pub const KEYS: &[Key] = &[
         reloadable: false,
         ..key!(sampling.probe, "\"auto\", \"btf\" or \"tracepoint\"", value::choice, show_choice)
     },
+    Key {
+        // Loading its programs needs capabilities that were given up after the start.
+        reloadable: false,
+        ..key!(sampling.bio, "true or false", value::boolean, bool::to_string)
+    },
     key!(
         sampling.include,
         "a list of at least one glob of device names, such as [\"nvme*\", \"sd?\"]",
@@ -216,6 +221,7 @@ pub fn reload(running: &Config, wanted: Config) -> (Config, Vec<Change>) {
     let changes = changes.collect();
     let mut config = wanted;
     config.sampling.probe = running.sampling.probe;
+    config.sampling.bio = running.sampling.bio;
     (config, changes)
 }
 
@@ -242,11 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn all_changes_but_the_probe_come_into_force() {
+    fn all_changes_but_those_of_the_programs_come_into_force() {
         let running = Config::default();
         let mut wanted = Config::default();
         wanted.sampling.interval = Duration::from_millis(1500);
         wanted.sampling.probe = ProbeChoice::Tracepoint;
+        wanted.sampling.bio = true;
         wanted.retention.min_free_space = FreeSpace::Bytes(1 << 30);
         let (config, changes) = reload(&running, wanted.clone());
         let changes: Vec<String> = changes.iter().map(Change::to_string).collect();
@@ -255,10 +262,12 @@ mod tests {
             [
                 "sampling.interval: \"5s\" -> \"1s 500ms\"",
                 "sampling.probe: \"auto\" -> \"tracepoint\" (not until the daemon is restarted)",
+                "sampling.bio: false -> true (not until the daemon is restarted)",
                 "retention.min_free_space: \"5%\" -> \"1GiB\"",
             ]
         );
         wanted.sampling.probe = ProbeChoice::Auto;
+        wanted.sampling.bio = false;
         assert_eq!(config, wanted);
     }
 
@@ -269,6 +278,7 @@ mod tests {
             sampling: crate::config::Sampling {
                 interval: Duration::from_secs(1),
                 probe: ProbeChoice::Btf,
+                bio: true,
                 include: vec!["a".into()],
                 exclude: vec![],
             },

@@ -18,7 +18,7 @@ pub struct FilterError {
 }
 
 /// Accepts disks by name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Filter {
     include: GlobSet,
     exclude: GlobSet,

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::btf::types::{FuncProto, Struct};
+use libbpf_rs::btf::types::{Enum, FuncProto, Struct};
 use libbpf_rs::btf::{Btf, BtfType};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
 
@@ -18,6 +18,8 @@ pub struct Facts {
     pub kernel_release: String,
     /// What the kernel's BTF says, or why there is none.
     pub btf: Result<BtfFacts, String>,
+    /// What the bio layer needs of the kernel's BTF, or why it cannot be had.
+    pub bio: Result<BioFacts, String>,
     /// Whether BPF has an atomic compare-and-exchange (91c960b00566, 5.12).
     pub atomic_exchange: bool,
     /// Offsets in the records of the classic tracepoints, or why they cannot be had.
@@ -37,6 +39,21 @@ pub struct BtfFacts {
     pub request_size: usize,
     /// Whether a program cannot interrupt itself on a CPU (05b24ff9b2cf, 6.1).
     pub recursion_guard: bool,
+}
+
+/// What the kernel's BTF says of bios.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BioFacts {
+    /// Arguments of `block_bio_queue`; since 5.11 without the first, the queue.
+    pub queue_arguments: Vec<String>,
+    /// Arguments of `block_bio_complete`.
+    pub complete_arguments: Vec<String>,
+    /// `1 << BIO_CLONED`; the enumeration has no name and other members from time to time.
+    pub cloned_flag: u32,
+    /// `1 << BIO_CHAIN`.
+    pub chain_flag: u32,
+    /// `RQF_FLUSH_SEQ`: a macro, bit 4, until the flags became an enumeration (6.11 or 6.12).
+    pub flush_sequence_flag: u32,
 }
 
 /// Offsets, in bytes, of what is read from the classic tracepoints' records.
@@ -91,6 +108,7 @@ impl Facts {
         Self {
             kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
             btf: read_btf(),
+            bio: read_bio(),
             atomic_exchange: has_atomic_exchange(),
             classic: tracing_directory().and_then(|directory| read_classic_formats(&directory)),
             machine: Machine::read(Path::new("/")),
@@ -98,20 +116,52 @@ impl Facts {
     }
 }
 
-fn read_btf() -> Result<BtfFacts, String> {
-    let path = "/sys/kernel/btf/vmlinux";
+const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+fn open_btf() -> Result<Btf<'static>, String> {
+    let path = VMLINUX_BTF;
     if let Err(error) = fs::File::open(path) {
         return Err(format!(
             "{path}: {error} (a kernel built with CONFIG_DEBUG_INFO_BTF=y has it)"
         ));
     }
-    let btf = Btf::from_path(path).map_err(|error| format!("{path}: {error}"))?;
+    Btf::from_path(path).map_err(|error| format!("{path}: {error}"))
+}
+
+fn read_bio() -> Result<BioFacts, String> {
+    let btf = open_btf()?;
+    let flag = |name: &str| {
+        let bit = enumerator(&btf, name)?;
+        (0..32).contains(&bit).then(|| 1 << bit)
+    };
+    let needed = |name: &str| {
+        flag(name).ok_or_else(|| format!("{VMLINUX_BTF} does not describe the flag {name}"))
+    };
+    Ok(BioFacts {
+        queue_arguments: tracepoint_arguments(&btf, "block_bio_queue")?,
+        complete_arguments: tracepoint_arguments(&btf, "block_bio_complete")?,
+        cloned_flag: needed("BIO_CLONED")?,
+        chain_flag: needed("BIO_CHAIN")?,
+        flush_sequence_flag: flag("__RQF_FLUSH_SEQ").unwrap_or(1 << 4),
+    })
+}
+
+/// The value of a member of any enumeration, which may have no name of its own.
+fn enumerator(btf: &Btf<'_>, name: &str) -> Option<i64> {
+    btf.type_by_kind::<Enum<'_>>().find_map(|of| {
+        let mut members = of.iter();
+        members.find(|member| member.name.is_some_and(|n| n == name)).map(|member| member.value)
+    })
+}
+
+fn read_btf() -> Result<BtfFacts, String> {
+    let btf = open_btf()?;
     let request = btf
         .type_by_name::<Struct<'_>>("request")
         .or_else(|| {
             btf.type_by_kind::<Struct<'_>>().find(|t| t.name().is_some_and(|n| n == "request"))
         })
-        .ok_or_else(|| format!("{path} does not describe `struct request`"))?;
+        .ok_or_else(|| format!("{VMLINUX_BTF} does not describe `struct request`"))?;
     Ok(BtfFacts {
         issue_arguments: tracepoint_arguments(&btf, "block_rq_issue")?,
         complete_arguments: tracepoint_arguments(&btf, "block_rq_complete")?,

@@ -1,6 +1,6 @@
 //! From facts to a plan: which programs are loaded and how large their maps are. Pure.
 
-use super::facts::{ClassicFormats, Facts, Machine};
+use super::facts::{BioFacts, ClassicFormats, Facts, Machine};
 use crate::config::ProbeChoice;
 
 /// Ways of one set of the in-flight table (`WAYS` in `bpf/blkiolat.h`).
@@ -14,8 +14,17 @@ const CELL_BYTES: u64 = 2176;
 const FLOW_BYTES: u64 = 64;
 const DEVICE_BYTES: u64 = 128;
 const INFLIGHT_BYTES: u64 = 16;
+/// What a bio has beside its in-flight entry (`struct bio_loads`).
+const BIO_LOAD_BYTES: u64 = 8;
 /// What an element of a preallocated hash costs beside key and value, rounded up.
 const HASH_ELEMENT_BYTES: u64 = 64;
+/// Places for bios in flight, of which there can be more than requests: nothing but memory bounds them.
+const BIO_PLACES: u32 = 1 << 16;
+/// Bios that may find their set full.
+const BIO_OVERFLOW: u32 = 1 << 14;
+/// log2 of the distance between two bios in memory, rounded down: with what their owners put around them they
+/// are 128 to 512 bytes apart.
+const BIO_SHIFT: u32 = 7;
 /// Cells may take this much memory; beyond it CPUs share stripes.
 const CELL_BUDGET_BYTES: u64 = 40 << 20;
 
@@ -31,6 +40,23 @@ pub enum ProbeKind {
     },
     /// Classic tracepoints, requests told apart by device, sector and operation.
     Tracepoint(ClassicFormats),
+    /// The bio layer: BTF-typed tracepoints, bios told apart by address.
+    Bio(BioKind),
+}
+
+/// What the programs of the bio layer have to know of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BioKind {
+    /// Where `struct bio` stands among the arguments of `block_bio_queue`.
+    pub queue_argument: u8,
+    /// Whether places are claimed by compare-and-exchange.
+    pub atomic_exchange: bool,
+    /// [`BioFacts::cloned_flag`].
+    pub cloned_flag: u32,
+    /// [`BioFacts::chain_flag`].
+    pub chain_flag: u32,
+    /// [`BioFacts::flush_sequence_flag`].
+    pub flush_sequence_flag: u32,
 }
 
 impl ProbeKind {
@@ -40,6 +66,7 @@ impl ProbeKind {
         match self {
             Self::Btf { .. } => "btf",
             Self::Tracepoint(_) => "tracepoint",
+            Self::Bio(_) => "bio",
         }
     }
 }
@@ -98,6 +125,59 @@ impl Plan {
         Ok(Self { kind, sizes: Sizes::new(&facts.machine, guarded, request_size) })
     }
 
+    /// Makes the plan of the bio layer, which is a second set of programs and maps.
+    ///
+    /// # Errors
+    /// When it cannot work here: says why and what to do.
+    pub fn bio(facts: &Facts) -> Result<Self, String> {
+        let (btf, bio) = match (&facts.btf, &facts.bio) {
+            (Ok(btf), Ok(bio)) => (btf, bio),
+            (Err(reason), _) | (_, Err(reason)) => {
+                return Err(format!("the bio layer needs the kernel's BTF: {reason}"));
+            }
+        };
+        let position = bio.queue_arguments.iter().position(|argument| argument == "bio *");
+        let queue_argument = match (position, bio.complete_arguments.as_slice()) {
+            (Some(0), [queue, bio]) if queue == "request_queue *" && bio == "bio *" => 0,
+            (Some(1), [queue, bio]) if queue == "request_queue *" && bio == "bio *" => 1,
+            _ => {
+                return Err(format!(
+                    "this kernel's tracepoints have unknown arguments: block_bio_queue({}), \
+                     block_bio_complete({}); please report it with `blkiolatd doctor`",
+                    bio.queue_arguments.join(", "),
+                    bio.complete_arguments.join(", ")
+                ));
+            }
+        };
+        let &BioFacts { cloned_flag, chain_flag, flush_sequence_flag, .. } = bio;
+        let kind = ProbeKind::Bio(BioKind {
+            queue_argument,
+            atomic_exchange: facts.atomic_exchange,
+            cloned_flag,
+            chain_flag,
+            flush_sequence_flag,
+        });
+        let sizes = Sizes {
+            inflight_sets: BIO_PLACES / WAYS,
+            inflight_shift: BIO_SHIFT,
+            overflow: BIO_OVERFLOW,
+            ..Sizes::new(&facts.machine, btf.recursion_guard, 0)
+        };
+        Ok(Self { kind, sizes })
+    }
+
+    /// The same plan with tables no larger than a test wants them.
+    #[must_use]
+    pub fn shrunk(mut self, tables: &TestTables) -> Self {
+        let shrink = |size: &mut u32, to: Option<u32>| *size = to.unwrap_or(*size).min(*size);
+        shrink(&mut self.sizes.inflight_sets, tables.sets);
+        shrink(&mut self.sizes.overflow, tables.overflow);
+        shrink(&mut self.sizes.pending, tables.pending);
+        shrink(&mut self.sizes.slots, tables.devices);
+        shrink(&mut self.sizes.cells, tables.histograms);
+        self
+    }
+
     /// Bytes of kernel memory that the maps take, as a sum of its parts, largest first.
     #[must_use]
     pub fn memory(&self) -> Vec<(&'static str, u64)> {
@@ -120,12 +200,70 @@ impl Plan {
                 u64::from(sizes.inflight_sets) * u64::from(WAYS) * INFLIGHT_BYTES
                     + u64::from(sizes.overflow) * (8 + 16 + HASH_ELEMENT_BYTES),
             ),
+            ProbeKind::Bio(_) => (
+                "in flight",
+                u64::from(sizes.inflight_sets)
+                    * u64::from(WAYS)
+                    * (INFLIGHT_BYTES + BIO_LOAD_BYTES)
+                    + u64::from(sizes.overflow) * (8 + 24 + HASH_ELEMENT_BYTES),
+            ),
             ProbeKind::Tracepoint(_) => {
                 ("in flight", u64::from(sizes.pending) * (16 + 16 + HASH_ELEMENT_BYTES))
             }
         });
         parts.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
         parts
+    }
+}
+
+/// Smaller tables than a machine would get, so that a test sees them full. For tests only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TestTables {
+    /// Sets of the in-flight table; a power of two.
+    pub sets: Option<u32>,
+    /// Requests, or bios, that may find their set full.
+    pub overflow: Option<u32>,
+    /// Requests in flight of the classic probe.
+    pub pending: Option<u32>,
+    /// Devices.
+    pub devices: Option<u32>,
+    /// Histograms.
+    pub histograms: Option<u32>,
+}
+
+impl std::str::FromStr for TestTables {
+    type Err = String;
+
+    /// Reads `sets=1,overflow=64,pending=8,devices=1,histograms=2`, any of them.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut tables = Self::default();
+        for pair in text.split(',') {
+            let (name, number) =
+                pair.split_once('=').ok_or_else(|| format!("{pair:?}: expected NAME=NUMBER"))?;
+            let place = match name {
+                "sets" => &mut tables.sets,
+                "overflow" => &mut tables.overflow,
+                "pending" => &mut tables.pending,
+                "devices" => &mut tables.devices,
+                "histograms" => &mut tables.histograms,
+                _ => {
+                    return Err(format!(
+                        "{name:?}: expected sets, overflow, pending, devices or histograms"
+                    ));
+                }
+            };
+            let number = number.parse().map_err(|error| format!("{name}: {number:?}: {error}"))?;
+            if !(1..=1 << 20).contains(&number) {
+                return Err(format!("{name}: {number}: expected 1 to {}", 1 << 20));
+            }
+            *place = Some(number);
+        }
+        match tables.sets {
+            Some(sets) if !sets.is_power_of_two() => {
+                Err(format!("sets: {sets}: expected a power of two"))
+            }
+            _ => Ok(tables),
+        }
     }
 }
 
@@ -210,6 +348,13 @@ mod tests {
                 request_size: 320,
                 recursion_guard: true,
             }),
+            bio: Ok(BioFacts {
+                queue_arguments: owned(&["bio *"]),
+                complete_arguments: owned(&["request_queue *", "bio *"]),
+                cloned_flag: 2,
+                chain_flag: 8,
+                flush_sequence_flag: 2,
+            }),
             atomic_exchange: true,
             classic: Ok(ClassicFormats::default()),
             machine: machine(4, 8, 2048),
@@ -246,6 +391,38 @@ mod tests {
         nothing.classic = Err("no tracefs".into());
         let error = Plan::new(&nothing, ProbeChoice::Auto).unwrap_err();
         assert!(error.contains("no BTF") && error.contains("no tracefs"), "{error}");
+    }
+
+    #[test]
+    fn the_bio_layer_follows_the_arguments_of_the_kernel() {
+        let mut facts = facts(&["request *"]);
+        let argument = |facts: &Facts| match Plan::bio(facts).unwrap().kind {
+            ProbeKind::Bio(kind) => kind.queue_argument,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(argument(&facts), 0);
+        let Ok(bio) = &mut facts.bio else { panic!("no facts") };
+        bio.queue_arguments.insert(0, "request_queue *".into());
+        assert_eq!(argument(&facts), 1);
+        let Ok(bio) = &mut facts.bio else { panic!("no facts") };
+        bio.complete_arguments.pop();
+        let error = Plan::bio(&facts).unwrap_err();
+        assert!(error.contains("block_bio_complete(request_queue *)"), "{error}");
+        facts.btf = Err("no BTF".into());
+        assert!(Plan::bio(&facts).unwrap_err().ends_with("needs the kernel's BTF: no BTF"));
+    }
+
+    #[test]
+    fn tests_make_tables_smaller_and_never_larger() {
+        let plan = Plan::new(&facts(&["request *"]), ProbeChoice::Auto).unwrap();
+        let small = plan.shrunk(&"sets=2,devices=1,overflow=1048576".parse().unwrap()).sizes;
+        assert_eq!((small.inflight_sets, small.slots), (2, 1));
+        assert_eq!((small.overflow, small.cells), (plan.sizes.overflow, plan.sizes.cells));
+        for wrong in
+            ["", "sets", "sets=", "sets=0", "sets=3", "sets=-1", "cells=1", "devices=1048577"]
+        {
+            assert!(wrong.parse::<TestTables>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -201,6 +201,7 @@ pub fn record(plan: &Plan, seq: u64, requests: &[Request]) -> Record {
         schema: SCHEMA_VERSION,
         host: plan.host.clone(),
         boot_id: format!("{:08x}-0000-4000-8000-000000000000", plan.seed as u32),
+        layer: crate::record::Layer::Request,
         seq,
         window_s: plan.window_us as f64 / 1e6,
         audit: Audit::default(),

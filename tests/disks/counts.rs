@@ -61,15 +61,24 @@ fn assert_sums(totals: &Totals) {
 }
 
 /// How often a load may be repeated until the kernel skipped no program.
-const ATTEMPTS: u32 = 8;
+pub const ATTEMPTS: u32 = 8;
 
 /// Runs `load` on an idle disk under a daemon, and compares; again, until nothing was lost, so that
 /// the counts were seen to be equal.
-fn measured<T>(disk: &Loop, mut load: impl FnMut() -> T) -> (Run, Stat, Totals, T) {
+fn measured<T>(disk: &Loop, load: impl FnMut() -> T) -> (Run, Stat, Totals, T) {
+    measured_with(|| Launch::of(&[disk]), disk, load)
+}
+
+/// The same under another daemon.
+pub fn measured_with<T>(
+    launch: impl Fn() -> Launch,
+    disk: &Loop,
+    mut load: impl FnMut() -> T,
+) -> (Run, Stat, Totals, T) {
     for _ in 0..ATTEMPTS {
         let trace = Trace::start(disk, &[EMPTY_FLUSHES]);
         let before = disk.stat();
-        let daemon = Launch::of(&[disk]).start();
+        let daemon = launch().start();
         let result = load();
         let after = disk.stat();
         let run = daemon.stop().kept();

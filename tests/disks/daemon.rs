@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use blkiolatd::histogram;
-use blkiolatd::record::{Audit, DeviceLatency, OperationStats, Record};
+use blkiolatd::record::{Audit, DeviceLatency, Layer, OperationStats, Record};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -72,6 +72,11 @@ impl Launch {
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
         self
+    }
+
+    /// Makes the kernel's tables small (`BLKIOLATD_TEST_TABLES`, ARCHITECTURE.md).
+    pub fn tables(self, tables: &str) -> Self {
+        self.environment("BLKIOLATD_TEST_TABLES", tables)
     }
 
     /// The text of the configuration file.
@@ -341,6 +346,8 @@ pub struct Run {
     pub stdout: String,
     pub stderr: String,
     pub records: Vec<Record>,
+    /// The records of the bio layer: as many, or none.
+    pub bios: Vec<Record>,
     /// Where it ran.
     pub directory: TempDir,
 }
@@ -358,13 +365,24 @@ impl Run {
         let stderr = fs::read_to_string(directory.path().join("stderr")).unwrap();
         let text = fs::read_to_string(directory.path().join("records.jsonl")).unwrap_or_default();
         assert!(text.is_empty() || text.ends_with('\n'), "the last line is torn");
-        let records: Vec<Record> = text.lines().map(parse).collect();
-        for (number, record) in records.iter().enumerate() {
-            assert_eq!(record.seq, number as u64, "a window is missing");
-            check_record(record);
+        let all: Vec<Record> = text.lines().map(parse).collect();
+        let (records, bios): (Vec<_>, Vec<_>) =
+            all.iter().cloned().partition(|record| record.layer.is_request());
+        assert!(bios.is_empty() || bios.len() == records.len(), "a layer lacks windows");
+        for layer in [&records, &bios] {
+            for (number, record) in layer.iter().enumerate() {
+                assert_eq!(record.seq, number as u64, "a window is missing");
+                check_record(record);
+            }
+            for pair in layer.windows(2) {
+                assert!(pair[0].timestamp < pair[1].timestamp, "{pair:?}");
+            }
         }
-        for pair in records.windows(2) {
-            assert!(pair[0].timestamp < pair[1].timestamp, "{pair:?}");
+        // The lines of a window follow each other, requests first.
+        for pair in all.chunks(2).filter(|_| !bios.is_empty()) {
+            let lines = pair.iter().map(|record| (record.timestamp, record.layer));
+            let expected = [Layer::Request, Layer::Bio].map(|layer| (pair[0].timestamp, layer));
+            assert!(lines.eq(expected), "{pair:?}");
         }
         // The windows lie in the process's life: on the monotonic clock and on the wall clock.
         let windows: f64 = records.iter().map(|record| record.window_s).sum();
@@ -374,7 +392,12 @@ impl Run {
             assert!(record.timestamp >= unix(wall_before).as_secs_f64() - 1e-6, "{record:?}");
             assert!(record.timestamp <= unix(wall_after).as_secs_f64(), "{record:?}");
         }
-        Self { code, stdout, stderr, records, directory }
+        Self { code, stdout, stderr, records, bios, directory }
+    }
+
+    /// The same run, with the records of the bio layer in place of those of requests.
+    pub fn of_bios(self) -> Self {
+        Self { records: self.bios, bios: Vec::new(), ..self }
     }
 
     /// Asserts that the daemon's tables held, and its writer kept up.

@@ -61,7 +61,7 @@ pub fn run(words: &[&str]) -> Output {
 }
 
 /// Runs a clean-up that must not panic, as a panic may be under way.
-fn clean_up(words: &[&str]) {
+pub fn clean_up(words: &[&str]) {
     match command(words[0]).args(&words[1..]).output() {
         Ok(output) if output.status.success() => {}
         other => eprintln!("clean-up failed: {}: {other:?}", words.join(" ")),
@@ -248,7 +248,7 @@ pub struct Stat {
 }
 
 impl Stat {
-    fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let field: Vec<u64> = text.split_whitespace().map(|n| n.parse().unwrap()).collect();
         assert!(field.len() >= 17, "this kernel counts no flushes: {text}");
         Self {

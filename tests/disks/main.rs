@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests, where a panic is the failure
 
+mod audit;
+mod bio;
 mod counts;
 mod daemon;
 mod devices;
