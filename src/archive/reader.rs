@@ -13,14 +13,16 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use globset::GlobSet;
 
 pub use files::Input;
 use lines::Event;
-pub use seen::{Coverage, Gap, Seen};
-pub use view::{DeviceView, InflightView, LineError, RecordView};
+pub use seen::{Coverage, Gap, Seen, Source};
+pub use view::{
+    DeviceView, InflightView, Layer, LineError, OperationView, Parser, RecordView, Wanted,
+};
 
 /// Problems of a kind that are kept for each file; the rest are only counted.
 const PROBLEMS_PER_FILE: usize = 5;
@@ -47,14 +49,26 @@ impl TimeRange {
 }
 
 /// Which records to read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Query {
     /// Files and directories; `-` is standard input.
     pub paths: Vec<PathBuf>,
-    /// Windows of this time.
-    pub range: TimeRange,
     /// Windows of these hosts; none: of all.
     pub hosts: Option<GlobSet>,
+    /// What of the records.
+    pub wanted: Wanted,
+    /// Is told how far the reading is.
+    pub watch: Option<Arc<dyn Watch>>,
+}
+
+/// Watches the progress of reading.
+pub trait Watch: Send + Sync {
+    /// So many bytes more are to be read than was known before.
+    fn expect(&self, bytes: u64);
+    /// So many bytes more have been read.
+    fn advance(&self, bytes: u64);
+    /// Nothing more will be read.
+    fn end(&self);
 }
 
 /// Something in the input that could not be used.
@@ -88,8 +102,8 @@ pub struct Outcome {
     pub outside: usize,
     /// Windows that were met again and not counted again.
     pub duplicates: u64,
-    /// What was read of each host.
-    pub coverage: BTreeMap<String, Coverage>,
+    /// What was read of each host and layer.
+    pub coverage: BTreeMap<Source, Coverage>,
 }
 
 /// Takes the records that a [`Query`] asks for.
@@ -134,8 +148,11 @@ fn in_rounds(
     let seen = Mutex::new(Seen::default());
     let mut done = HashSet::new();
     for round in 0..ROUNDS {
-        let mut found = files::find(&query.paths, &query.range);
+        let mut found = files::find(&query.paths, &query.wanted.range);
         found.inputs.retain(|input| done.insert(without_gz(input)));
+        if let Some(watch) = &query.watch {
+            watch.expect(found.inputs.iter().map(Input::size).sum());
+        }
         if round == 0 {
             outcome.outside = found.outside;
             outcome.problems.extend(found.errors.into_iter().map(|(input, error)| Problem {
@@ -149,6 +166,9 @@ fn in_rounds(
         }
         read(&found.inputs, &seen, &mut outcome.problems);
         outcome.inputs += found.inputs.len();
+    }
+    if let Some(watch) = &query.watch {
+        watch.end();
     }
     let seen = lock(&seen);
     outcome.problems.sort_by(|a, b| {
@@ -207,9 +227,12 @@ fn read_input(
     problems: &mut Vec<Problem>,
 ) {
     let name = input.name();
-    let opened: io::Result<Box<dyn Read>> = match input {
-        Input::Stdin => Ok(Box::new(io::stdin().lock())),
-        Input::File(path) => open(path).map(|file| Box::new(file) as _),
+    let opened: io::Result<Box<dyn Read>> = match (input, &query.watch) {
+        (Input::Stdin, _) => Ok(Box::new(io::stdin().lock())),
+        (Input::File(path), None) => open(path).map(|file| Box::new(file) as _),
+        (Input::File(path), Some(watch)) => {
+            open(path).map(|file| Box::new(Watched { file, watch: &**watch }) as _)
+        }
     };
     let stream = match opened {
         Ok(stream) => stream,
@@ -220,8 +243,9 @@ fn read_input(
     };
     // Damage is the cause and bad lines its many effects: these must not crowd out that.
     let (mut damages, mut bad_lines) = (0, 0);
+    let mut parser = Parser::default();
     lines::for_each_line(stream, |number, event| {
-        let Err(what) = take_event(query, &event, seen, sink) else { return };
+        let Err(what) = take_event(query, &event, &mut parser, seen, sink) else { return };
         let found = match event {
             Event::Damage(_) => &mut damages,
             Event::Line { .. } => &mut bad_lines,
@@ -255,6 +279,7 @@ fn open(path: &PathBuf) -> io::Result<File> {
 fn take_event(
     query: &Query,
     event: &Event<'_>,
+    parser: &mut Parser,
     seen: &Mutex<Seen>,
     sink: &mut impl Sink,
 ) -> Result<(), String> {
@@ -265,19 +290,31 @@ fn take_event(
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(());
     }
-    let record = RecordView::parse(bytes).map_err(|error| {
+    let record = parser.parse(bytes, &query.wanted).map_err(|error| {
         if *complete { error.to_string() } else { format!("is torn (no newline): {error}") }
     })?;
-    if !query.range.contains(record.middle_us())
-        || query.hosts.as_ref().is_some_and(|hosts| !hosts.is_match(&*record.host))
+    if let Some(record) = record
+        && query.wanted.range.contains(record.middle_us())
+        && query.hosts.as_ref().is_none_or(|hosts| hosts.is_match(&*record.host))
+        && lock(seen).insert(&record)
     {
-        return Ok(());
-    }
-    let (end_us, length_us) = (record.end_us(), record.length_us());
-    if lock(seen).insert(&record.host, &record.boot_id, record.seq, end_us, length_us) {
         sink.take(&record);
     }
     Ok(())
+}
+
+/// A file that says how much of it has been read.
+struct Watched<'a> {
+    file: File,
+    watch: &'a dyn Watch,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let length = self.file.read(out)?;
+        self.watch.advance(length as u64);
+        Ok(length)
+    }
 }
 
 /// A thread that panicked while it held the lock leaves nothing half done that matters here: the
