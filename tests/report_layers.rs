@@ -88,7 +88,7 @@ fn every_form_says_the_layer() {
     assert!(csv.contains(",dm-0,bio,read,"));
     let histogram = text(blkiolat(&["histogram", directory]), 0);
     assert!(histogram.contains("disk = dm-0 (bio)\n"), "{histogram}");
-    let map = text(blkiolat(&["heatmap", "--colour", "ascii", directory]), 0);
+    let map = text(blkiolat(&["heatmap", "--device", "dm-*", "--colour", "ascii", directory]), 0);
     assert!(map.contains("dm-0 (bio)"), "{map}");
     let half = "2026-11-22T00:05:00Z";
     let sides = [format!("since=@0,until={half}"), format!("since={half}")];
