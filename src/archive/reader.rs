@@ -12,8 +12,8 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use globset::GlobSet;
 
@@ -136,6 +136,88 @@ pub fn read_in_order(query: &Query, sink: &mut impl Sink) -> Outcome {
             read_input(query, input, seen, sink, problems);
         }
     })
+}
+
+/// Makes something of records on one thread, to be handed on piece by piece.
+pub trait Maker: Sink {
+    /// What is handed on.
+    type Piece: Send;
+
+    /// What is ready; at the `end` of an input, all that is left.
+    fn piece(&mut self, end: bool) -> Option<Self::Piece>;
+}
+
+/// Pieces of one input that wait to be taken.
+const PIECES: usize = 2;
+
+/// Reads everything that `query` asks for on `threads` threads with a maker each, and gives the
+/// pieces in the order of [`read_in_order`]. When `give` returns false, no further input is begun.
+pub fn read_pieces<M: Maker>(
+    query: &Query,
+    threads: usize,
+    make: impl Fn() -> M + Sync,
+    mut give: impl FnMut(M::Piece) -> bool,
+) -> Outcome {
+    let stop = AtomicBool::new(false);
+    in_rounds(query, |inputs, seen, problems| {
+        let (senders, receivers): (Vec<_>, Vec<_>) = inputs
+            .iter()
+            .map(|_| mpsc::sync_channel(PIECES))
+            .map(|(sender, receiver)| (Mutex::new(Some(sender)), receiver))
+            .unzip();
+        let next = AtomicUsize::new(0);
+        let found = Mutex::new(Vec::new());
+        // Threads take the inputs in order, so the one whose pieces are waited for is being read.
+        let work = || {
+            let mut mine = Vec::new();
+            let mut maker = make();
+            loop {
+                let place = next.fetch_add(1, Ordering::Relaxed);
+                let Some(input) = inputs.get(place) else { break };
+                let Some(sender) = lock(&senders[place]).take() else { break };
+                if stop.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let mut sink = Handing { maker: &mut maker, sender };
+                read_input(query, input, seen, &mut sink, &mut mine);
+                sink.hand(true);
+            }
+            lock(&found).extend(mine);
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..threads.clamp(1, inputs.len()) {
+                scope.spawn(work);
+            }
+            for piece in receivers.into_iter().flatten() {
+                if !give(piece) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        problems.extend(found.into_inner().unwrap_or_else(PoisonError::into_inner));
+    })
+}
+
+/// Passes records to a maker, and on what it made of them.
+struct Handing<'m, M: Maker> {
+    maker: &'m mut M,
+    sender: mpsc::SyncSender<M::Piece>,
+}
+
+impl<M: Maker> Handing<'_, M> {
+    fn hand(&mut self, end: bool) {
+        if let Some(piece) = self.maker.piece(end) {
+            // Nobody who takes it: the other side panicked, and says so itself.
+            let _ = self.sender.send(piece);
+        }
+    }
+}
+
+impl<M: Maker> Sink for Handing<'_, M> {
+    fn take(&mut self, record: &RecordView<'_>) {
+        self.maker.take(record);
+        self.hand(false);
+    }
 }
 
 /// Looks for inputs, has them read, and looks again: a file that was rotated in between is found

@@ -4,19 +4,21 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parquet::basic::Compression;
-use parquet::column::writer::ColumnWriter;
+use parquet::column::writer::{ColumnCloseResult, ColumnWriter, get_column_writer};
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
-use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
+use parquet::file::properties::{WriterProperties, WriterPropertiesPtr};
+use parquet::file::writer::{SerializedFileWriter, SerializedPageWriter, TrackedWrite};
 use parquet::schema::parser::parse_message_type;
+use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor};
 
 use super::aggregate::Aggregate;
 use super::export::bounds;
 use super::summary::{self, Row, Shown};
 use super::times::Rows;
-use crate::archive::reader::{RecordView, Sink};
+use crate::archive::reader::{Maker, RecordView, Sink};
 use crate::record::Operations;
 
 /// Rows that are held in memory and written together.
@@ -70,69 +72,54 @@ const WIDE: &str = "message blkiolat {
     optional double oldest_us;
 }";
 
-/// Writes each record as it comes; the first error of the output ends the writing.
-pub struct ParquetExport<W: Write + Send> {
-    table: Table<W>,
+/// Makes row groups of records.
+pub struct ParquetMaker {
+    group: Group,
     /// The wide form, of these operations.
     wide: Option<Shown>,
-    result: io::Result<()>,
 }
 
-impl<W: Write + Send> ParquetExport<W> {
-    /// Begins a file: the long form, or the wide one with the rows that `wide` says.
-    ///
-    /// # Errors
-    /// Those of `out`.
-    pub fn new(out: W, wide: Option<Shown>) -> io::Result<Self> {
-        let table = Table::new(out, if wide.is_some() { WIDE } else { LONG })?;
-        Ok(Self { table, wide, result: Ok(()) })
+/// The rows of one group in their final, compressed form: each column's bytes and what is to be
+/// said about them.
+pub type Encoded = Vec<(Bytes, ColumnCloseResult)>;
+
+impl ParquetMaker {
+    /// The long form, or the wide one with the rows that `wide` says, for a file of `schema`.
+    #[must_use]
+    pub fn new(wide: Option<Shown>, schema: &Schema) -> Self {
+        Self { group: Group::new(schema), wide }
     }
 
-    /// Ends the file.
-    ///
-    /// # Errors
-    /// The first that the output had.
-    pub fn finish(self) -> io::Result<()> {
-        self.result?;
-        self.table.finish()
-    }
-
-    fn write(&mut self, record: &RecordView<'_>) -> io::Result<()> {
-        match self.wide {
-            None => self.write_long(record),
-            Some(shown) => {
-                // A record is an archive of one window.
-                let mut aggregate = Aggregate::new(Rows::default());
-                aggregate.take(record);
-                let rows = summary::rows(&aggregate, shown);
-                rows.iter().try_for_each(|row| self.write_wide(record, row))
-            }
+    fn write(&mut self, record: &RecordView<'_>) {
+        let Some(shown) = self.wide else { return self.write_long(record) };
+        // A record is an archive of one window.
+        let mut aggregate = Aggregate::new(Rows::default());
+        aggregate.take(record);
+        for row in summary::rows(&aggregate, shown) {
+            self.write_wide(record, &row);
         }
     }
 
-    fn write_long(&mut self, record: &RecordView<'_>) -> io::Result<()> {
-        let table = &mut self.table;
+    fn write_long(&mut self, record: &RecordView<'_>) {
         for device in record.devices() {
             for operation in device.operations() {
                 let resolution = if operation.fine { "fine" } else { "log2" };
                 for (&(index, _), (low_us, high_us, count)) in
                     operation.pairs.iter().zip(bounds(&operation))
                 {
-                    let mut row = table.row();
+                    let mut row = self.group.row();
                     row.front(record, device.name, Operations::NAMES[operation.place], resolution);
                     row.int32(index.into());
                     row.double(low_us);
                     row.optional_double(high_us);
                     row.int64(count);
-                    table.end_row()?;
                 }
             }
         }
-        Ok(())
     }
 
-    fn write_wide(&mut self, record: &RecordView<'_>, from: &Row) -> io::Result<()> {
-        let mut row = self.table.row();
+    fn write_wide(&mut self, record: &RecordView<'_>, from: &Row) {
+        let mut row = self.group.row();
         row.front(record, &from.device, from.operation, from.resolution);
         row.int64(from.count);
         row.double(from.iops);
@@ -148,21 +135,87 @@ impl<W: Write + Send> ParquetExport<W> {
         row.optional_double(from.inflight_mean);
         row.optional_int64(from.inflight_max);
         row.optional_double(from.oldest_us);
-        self.table.end_row()
     }
 }
 
-impl<W: Write + Send> Sink for ParquetExport<W> {
+impl Sink for ParquetMaker {
     fn take(&mut self, record: &RecordView<'_>) {
-        if self.result.is_ok() {
-            self.result = self.write(record);
-        }
+        self.write(record);
     }
 }
 
-/// Rows on their way into a file.
-struct Table<W: Write + Send> {
+impl Maker for ParquetMaker {
+    type Piece = io::Result<Encoded>;
+
+    fn piece(&mut self, end: bool) -> Option<Self::Piece> {
+        let full = self.group.rows >= GROUP || (end && self.group.rows > 0);
+        full.then(|| self.group.encode().map_err(io_error))
+    }
+}
+
+/// What a file's columns are, and how they are written.
+#[derive(Clone, Debug)]
+pub struct Schema {
+    columns: SchemaDescPtr,
+    properties: WriterPropertiesPtr,
+}
+
+impl Schema {
+    /// That of the long or the wide form.
+    ///
+    /// # Errors
+    /// None: the text that it is made from is part of the program.
+    pub fn new(wide: bool) -> io::Result<Self> {
+        let schema = parse_message_type(if wide { WIDE } else { LONG }).map_err(io_error)?;
+        let properties = WriterProperties::builder()
+            .set_created_by(concat!("blkiolat ", env!("CARGO_PKG_VERSION")).into())
+            .set_compression(Compression::SNAPPY)
+            .build();
+        let columns = Arc::new(SchemaDescriptor::new(Arc::new(schema)));
+        Ok(Self { columns, properties: Arc::new(properties) })
+    }
+}
+
+/// A file that takes row groups.
+pub struct ParquetFile<W: Write + Send> {
     writer: SerializedFileWriter<W>,
+}
+
+impl<W: Write + Send> ParquetFile<W> {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn new(out: W, schema: &Schema) -> io::Result<Self> {
+        let (root, properties) = (schema.columns.root_schema_ptr(), schema.properties.clone());
+        let writer = SerializedFileWriter::new(out, root, properties).map_err(io_error)?;
+        Ok(Self { writer })
+    }
+
+    /// Appends a group.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn append(&mut self, group: Encoded) -> io::Result<()> {
+        let mut writer = self.writer.next_row_group().map_err(io_error)?;
+        for (bytes, close) in group {
+            writer.append_column(&bytes, close).map_err(io_error)?;
+        }
+        writer.close().map(drop).map_err(io_error)
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn finish(self) -> io::Result<()> {
+        self.writer.close().map(drop).map_err(io_error)
+    }
+}
+
+/// Rows that will be written together.
+struct Group {
+    schema: Schema,
     columns: Vec<Column>,
     texts: Texts,
     rows: usize,
@@ -206,50 +259,36 @@ impl Texts {
     }
 }
 
-impl<W: Write + Send> Table<W> {
-    fn new(out: W, schema: &str) -> io::Result<Self> {
-        let schema = parse_message_type(schema).map_err(io_error)?;
-        let columns = schema.get_fields().iter().map(|_| Column::default()).collect();
-        let properties = WriterProperties::builder()
-            .set_created_by(concat!("blkiolat ", env!("CARGO_PKG_VERSION")).into())
-            .set_compression(Compression::SNAPPY)
-            .build();
-        let writer = SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties))
-            .map_err(io_error)?;
-        Ok(Self { writer, columns, texts: Texts::default(), rows: 0 })
+impl Group {
+    fn new(schema: &Schema) -> Self {
+        let columns = (0..schema.columns.num_columns()).map(|_| Column::default()).collect();
+        Self { schema: schema.clone(), columns, texts: Texts::default(), rows: 0 }
     }
 
-    /// The next row, whose columns have to be given in their order.
+    /// A new row, whose columns have to be given in their order.
     fn row(&mut self) -> NextRow<'_> {
+        self.rows += 1;
         NextRow { columns: self.columns.iter_mut(), texts: &mut self.texts }
     }
 
-    fn end_row(&mut self) -> io::Result<()> {
-        self.rows += 1;
-        if self.rows < GROUP { Ok(()) } else { self.flush() }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.rows == 0 {
-            return Ok(());
-        }
+    /// Compresses all rows, and begins anew.
+    fn encode(&mut self) -> parquet::errors::Result<Encoded> {
         self.rows = 0;
-        let mut group = self.writer.next_row_group().map_err(io_error)?;
-        for column in &mut self.columns {
-            let Some(mut writer) = group.next_column().map_err(io_error)? else { break };
-            column.write(&mut writer, &self.texts.texts).map_err(io_error)?;
-            writer.close().map_err(io_error)?;
+        let mut encoded = Vec::with_capacity(self.columns.len());
+        for (place, column) in self.columns.iter_mut().enumerate() {
+            let mut bytes = TrackedWrite::new(Vec::new());
+            let pages = Box::new(SerializedPageWriter::new(&mut bytes));
+            let (description, properties) =
+                (self.schema.columns.column(place), self.schema.properties.clone());
+            let mut writer = get_column_writer(description, properties, pages);
+            column.write(&mut writer, &self.texts.texts)?;
+            let close = writer.close()?;
             column.clear();
+            encoded.push((Bytes::from(bytes.into_inner()?), close));
         }
-        group.close().map_err(io_error)?;
         // Texts do not outlive their rows: a fleet has many.
         self.texts = Texts::default();
-        Ok(())
-    }
-
-    fn finish(mut self) -> io::Result<()> {
-        self.flush()?;
-        self.writer.close().map(drop).map_err(io_error)
+        Ok(encoded)
     }
 }
 
@@ -267,11 +306,11 @@ fn io_error(error: ParquetError) -> io::Error {
 impl Column {
     fn write(
         &self,
-        writer: &mut SerializedColumnWriter<'_>,
+        writer: &mut ColumnWriter<'_>,
         texts: &[ByteArray],
     ) -> parquet::errors::Result<()> {
         let there = (!self.there.is_empty()).then_some(self.there.as_slice());
-        match (&self.values, writer.untyped()) {
+        match (&self.values, writer) {
             (Values::Int32(values), ColumnWriter::Int32ColumnWriter(writer)) => {
                 writer.write_batch(values, there, None)?;
             }

@@ -13,11 +13,11 @@ use super::cli::{
     Cli, Command, DiffArgs, ExportArgs, ExportFormat, Failure, HeatmapArgs, HistogramArgs,
     ReportArgs, globs,
 };
-use super::export::CsvExport;
+use super::export::CsvMaker;
 use super::heatmap::png::Theme;
 use super::heatmap::terminal::Depth;
 use super::heatmap::{self, Collector};
-use super::parquet::ParquetExport;
+use super::parquet::{ParquetFile, ParquetMaker, Schema};
 use super::summary::{self, Row, SortKey};
 use super::times::{self, Rows};
 use super::units::printable;
@@ -239,23 +239,28 @@ fn write_export(
             openmetrics::write(out, &cells, filter.shown(), step_s)?;
             outcome
         }
-        ExportFormat::Csv => {
-            let mut csv = CsvExport::long(out, zone.clone())?;
-            let outcome = reader::read_in_order(&query, &mut csv);
-            csv.finish()?;
-            outcome
-        }
-        ExportFormat::CsvWide => {
-            let mut csv = CsvExport::wide(out, filter.shown(), zone.clone());
-            let outcome = reader::read_in_order(&query, &mut csv);
-            csv.finish()?;
+        ExportFormat::Csv | ExportFormat::CsvWide => {
+            let wide = (args.format == ExportFormat::CsvWide).then(|| filter.shown());
+            out.write_all(&CsvMaker::header(wide.is_some())?)?;
+            let make = || CsvMaker::new(wide, zone.clone());
+            let mut result = Ok(());
+            let outcome = reader::read_pieces(&query, filter.threads(), make, |piece| {
+                until_error(&mut result, || out.write_all(&piece?))
+            });
+            result?;
             outcome
         }
         ExportFormat::Parquet | ExportFormat::ParquetWide => {
             let wide = (args.format == ExportFormat::ParquetWide).then(|| filter.shown());
-            let mut export = ParquetExport::new(out, wide)?;
-            let outcome = reader::read_in_order(&query, &mut export);
-            export.finish()?;
+            let schema = Schema::new(wide.is_some())?;
+            let mut file = ParquetFile::new(out, &schema)?;
+            let make = || ParquetMaker::new(wide, &schema);
+            let mut result = Ok(());
+            let outcome = reader::read_pieces(&query, filter.threads(), make, |piece| {
+                until_error(&mut result, || file.append(piece?))
+            });
+            result?;
+            file.finish()?;
             outcome
         }
     };
@@ -264,6 +269,14 @@ fn write_export(
         return Err(nothing(&query, &outcome));
     }
     Ok(filter.exit_code(&outcome))
+}
+
+/// Writes unless that failed before; says whether to go on.
+fn until_error(result: &mut io::Result<()>, write: impl FnOnce() -> io::Result<()>) -> bool {
+    if result.is_ok() {
+        *result = write();
+    }
+    result.is_ok()
 }
 
 /// A kind of file that a heat map can be.

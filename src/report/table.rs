@@ -6,9 +6,11 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
+use super::aggregate::Totals;
 use super::summary::{self, ALL, HostSummary, Row};
 use super::times;
 use super::units::{counted, duration, latency, printable, three_digits};
+use crate::archive::reader::Layer;
 
 /// Gaps of one host that the table names; the JSON has all.
 const GAPS_SHOWN: usize = 5;
@@ -132,9 +134,9 @@ pub fn write(
             rows(&mut |row| json_line(out, "row", &row))
         }
         Format::Csv => {
-            let mut csv = CsvRows::new(out);
-            rows(&mut |row| csv.write(&row))?;
-            csv.finish()
+            let mut writer = csv::Writer::from_writer(out);
+            rows(&mut |row| write_csv_row(&mut writer, &row))?;
+            writer.flush()
         }
     }
 }
@@ -151,11 +153,7 @@ fn json_line(out: &mut dyn Write, kind: &str, value: &impl Serialize) -> io::Res
     writeln!(out)
 }
 
-/// Rows as CSV. The column `time` is there in any case, so that the columns never change.
-pub struct CsvRows<W: Write> {
-    writer: csv::Writer<W>,
-}
-
+/// A row as CSV. The column `time` is there in any case, so that the columns never change.
 #[derive(Serialize)]
 struct CsvRow<'a> {
     time: Option<&'a str>,
@@ -181,18 +179,9 @@ struct CsvRow<'a> {
     oldest_us: Option<f64>,
 }
 
-impl<W: Write> CsvRows<W> {
-    /// Begins with the header, once there is a row.
-    pub fn new(out: W) -> Self {
-        Self { writer: csv::Writer::from_writer(out) }
-    }
-
-    /// Writes one row.
-    ///
-    /// # Errors
-    /// Those of the output.
-    pub fn write(&mut self, row: &Row) -> io::Result<()> {
-        let line = CsvRow {
+impl<'a> CsvRow<'a> {
+    fn new(row: &'a Row) -> Self {
+        Self {
             time: row.time.as_deref(),
             host: &row.host,
             device: &row.device,
@@ -214,17 +203,30 @@ impl<W: Write> CsvRows<W> {
             inflight_mean: row.inflight_mean,
             inflight_max: row.inflight_max,
             oldest_us: row.oldest_us,
-        };
-        self.writer.serialize(line).map_err(io_error)
+        }
     }
+}
 
-    /// Writes what is still held back.
-    ///
-    /// # Errors
-    /// Those of the output.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.writer.flush()
-    }
+/// Writes one row, and before the first one the header if `writer` has headers.
+///
+/// # Errors
+/// Those of the output.
+pub(super) fn write_csv_row<W: Write>(writer: &mut csv::Writer<W>, row: &Row) -> io::Result<()> {
+    writer.serialize(CsvRow::new(row)).map_err(io_error)
+}
+
+/// The header of rows as CSV.
+///
+/// # Errors
+/// None but those of memory.
+pub(super) fn csv_header() -> io::Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let nobody = ("", "", Layer::default());
+    write_csv_row(&mut writer, &summary::row(nobody, ALL, &Totals::default(), None, 0))?;
+    let mut lines = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+    let end = lines.iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    lines.truncate(end);
+    Ok(lines)
 }
 
 /// The I/O error in a CSV error; a closed pipe must stay recognisable.
@@ -440,7 +442,6 @@ fn write_hosts(out: &mut dyn Write, hosts: &[HostSummary], zone: &TimeZone) -> i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::reader::Layer;
     use crate::record::Audit;
 
     fn host(name: &str) -> HostSummary {
