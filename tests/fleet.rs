@@ -30,7 +30,8 @@ fn answers(engine: &str, archives: &Path, parquet: &Path) -> BTreeMap<String, An
 
 /// Whether the engine is there; where it must be, that it is not is a failure.
 fn has(module: &str, program: Option<&str>) -> bool {
-    let import = Command::new("python3").args(["-c", &format!("import {module}")]).output().unwrap();
+    let import =
+        Command::new("python3").args(["-c", &format!("import {module}")]).output().unwrap();
     if !import.status.success() {
         skip(&format!("python3 has no module {module}"));
         return false;
@@ -55,7 +56,10 @@ fn assert_same(what: &str, actual: &Answers, expected: &Answers) {
             for (a, b) in actual.iter().zip(expected) {
                 match (a.as_f64(), b.as_f64()) {
                     (Some(x), Some(y)) => {
-                        assert!((x - y).abs() <= 1e-9 * y, "{what}: {name}: {actual:?} {expected:?}");
+                        assert!(
+                            (x - y).abs() <= 1e-9 * y,
+                            "{what}: {name}: {actual:?} {expected:?}"
+                        );
                     }
                     _ => assert_eq!(a, b, "{what}: {name}: {actual:?} {expected:?}"),
                 }
@@ -86,7 +90,16 @@ fn recipes_give_the_same_on_every_engine() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|row| ((row["host"].clone().to_string(), row["device"].to_string(), row["operation"].to_string()), row))
+        .map(|row| {
+            (
+                (
+                    row["host"].clone().to_string(),
+                    row["device"].to_string(),
+                    row["operation"].to_string(),
+                ),
+                row,
+            )
+        })
         .collect();
     assert!(truth["percentile"].len() > 20 * 2 * 3);
     assert_eq!(truth["worst"].len(), 10);
@@ -101,9 +114,11 @@ fn recipes_give_the_same_on_every_engine() {
         }
     }
 
-    for (engine, module, program) in
-        [("duckdb", "duckdb", None), ("clickhouse", "chdb", None), ("spark", "pyspark", Some("java"))]
-    {
+    for (engine, module, program) in [
+        ("duckdb", "duckdb", None),
+        ("clickhouse", "chdb", None),
+        ("spark", "pyspark", Some("java")),
+    ] {
         if !has(module, program) {
             continue;
         }
@@ -130,7 +145,10 @@ fn the_same_seed_makes_the_same_fleet() {
     let path = root.path().join("a");
     let worst = ["report", "-f", "csv", "--op", "read", "--top", "1", path.to_str().unwrap()];
     let worst = text(blkiolat(&worst), 0);
-    assert!(worst.lines().nth(1).unwrap().starts_with(",host-00003,nvme0n1,request,read,"), "{worst}");
+    assert!(
+        worst.lines().nth(1).unwrap().starts_with(",host-00003,nvme0n1,request,read,"),
+        "{worst}"
+    );
     let document: Value = serde_json::from_str(&first).unwrap();
     let missing = |host: usize| document["hosts"][host]["missing_windows"].as_u64().unwrap();
     assert_eq!((missing(0), missing(1)), (0, 8));

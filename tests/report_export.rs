@@ -133,8 +133,9 @@ fn openmetrics_is_well_formed_and_complete() {
     assert_eq!(families.len(), 7);
     for ((host, device, operation), row) in report(directory) {
         if operation == "all" {
-            let series =
-                format!("blkiolatd_io_requeues_total{{host=\"{host}\",device=\"{device}\",layer=\"request\"");
+            let series = format!(
+                "blkiolatd_io_requeues_total{{host=\"{host}\",device=\"{device}\",layer=\"request\""
+            );
             assert_eq!(last[&series].0, row["requeues"].as_f64().unwrap());
             continue;
         }

@@ -169,9 +169,7 @@ fn at_work(child: &mut Child, directory: &Path) {
     let descriptors = format!("/proc/{}/fd", child.id());
     let open = || {
         let links = fs::read_dir(&descriptors).unwrap().flatten();
-        links
-            .filter_map(|link| fs::read_link(link.path()).ok())
-            .any(|to| to.starts_with(directory))
+        links.filter_map(|link| fs::read_link(link.path()).ok()).any(|to| to.starts_with(directory))
     };
     while !open() {
         assert_eq!(child.try_wait().unwrap(), None, "it ended by itself");

@@ -9,14 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::hist::Hist;
 use super::times::Rows;
-use crate::archive::reader::{
-    DeviceView, InflightView, OperationView, RecordView, Sink, Source,
-};
+use crate::archive::reader::{DeviceView, InflightView, OperationView, RecordView, Sink, Source};
 use crate::record::{Audit, Operations};
 
 /// Number of operations that a record tells apart.
 pub const OPERATIONS: usize = Operations::NAMES.len();
-
 
 /// One operation of one device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

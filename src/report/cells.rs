@@ -139,7 +139,8 @@ impl Sink for Part<'_> {
     fn take(&mut self, record: &RecordView<'_>) {
         self.aggregate.take(record);
         if self.aggregate.devices > self.cells.kept {
-            let full = std::mem::replace(&mut self.aggregate, Aggregate::new(self.cells.rows.clone()));
+            let full =
+                std::mem::replace(&mut self.aggregate, Aggregate::new(self.cells.rows.clone()));
             self.cells.spill(full);
         }
     }
@@ -247,7 +248,10 @@ impl Runs {
     }
 
     /// Appends a run.
-    fn write(&mut self, fill: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
+    fn write(
+        &mut self,
+        fill: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+    ) -> io::Result<()> {
         if self.file.is_none() {
             self.file = Some(tempfile::tempfile()?);
         }

@@ -70,7 +70,6 @@ impl Default for Collector {
 }
 
 impl Collector {
-
     /// Makes the columns so wide that `COLLECTED` of them are enough, and at least `width`.
     fn widen(&mut self, width: usize) {
         let Some((first, last)) = self.ends_us else { return self.set_width(width) };
@@ -323,8 +322,7 @@ mod tests {
     }
 
     fn collect(plan: &Plan, parts: usize) -> Collector {
-        let mut collectors: Vec<_> =
-            (0..parts).map(|_| Collector::default()).collect();
+        let mut collectors: Vec<_> = (0..parts).map(|_| Collector::default()).collect();
         for (place, (record, _)) in windows(plan).enumerate() {
             let mut line = Vec::new();
             record.write_line(&mut line);

@@ -136,10 +136,7 @@ struct Pass<'c> {
 
 impl Pass<'_> {
     /// Every sample of every operation that is shown, with its labels.
-    fn operations(
-        &self,
-        each: impl FnMut(&str, &Sample<'_>) -> io::Result<()>,
-    ) -> io::Result<()> {
+    fn operations(&self, each: impl FnMut(&str, &Sample<'_>) -> io::Result<()>) -> io::Result<()> {
         let shown = |place: u8| {
             usize::from(place).checked_sub(1).is_some_and(|place| self.shown.operations[place])
         };

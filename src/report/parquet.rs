@@ -125,9 +125,7 @@ impl ParquetMaker {
         row.double(from.iops);
         row.int64(from.bytes);
         row.double(from.mb_per_s);
-        for us in
-            [from.mean_us, from.p50_us, from.p90_us, from.p99_us, from.p999_us, from.max_us]
-        {
+        for us in [from.mean_us, from.p50_us, from.p90_us, from.p99_us, from.p999_us, from.max_us] {
             row.optional_double(us);
         }
         row.int64(from.errors);
@@ -373,13 +371,7 @@ macro_rules! push {
 
 impl NextRow<'_> {
     /// The columns that both forms begin with.
-    fn front(
-        &mut self,
-        record: &RecordView<'_>,
-        device: &str,
-        operation: &str,
-        resolution: &str,
-    ) {
+    fn front(&mut self, record: &RecordView<'_>, device: &str, operation: &str, resolution: &str) {
         self.time(record.end_us());
         self.double(record.length_us() as f64 / 1e6);
         self.text(&record.host);

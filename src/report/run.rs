@@ -53,7 +53,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command, out: &mut (dyn Write + Send), log: &mut dyn Write) -> Result<ExitCode, Failure> {
+fn run(
+    command: &Command,
+    out: &mut (dyn Write + Send),
+    log: &mut dyn Write,
+) -> Result<ExitCode, Failure> {
     match command {
         Command::Report(args) => report(args, out, log),
         Command::Diff(args) => diff(args, out, log),
@@ -134,8 +138,7 @@ fn heatmap(
     let now = args.source.filter.now();
     let picture = args.output.as_deref().map(Picture::of).transpose()?;
     let query = args.source.query(&now)?;
-    let (parts, outcome) =
-        reader::read(&query, args.source.filter.threads(), Collector::default);
+    let (parts, outcome) = reader::read(&query, args.source.filter.threads(), Collector::default);
     state_problems(&outcome, log);
     let mut whole = Collector::default();
     parts.into_iter().for_each(|part| whole.merge(part));
@@ -194,7 +197,10 @@ fn histogram(
         return Err(nothing(&query, &outcome));
     }
     let range = |source: &Source| {
-        outcome.coverage.get(source).map_or((0, 0), |coverage| (coverage.first_us, coverage.last_us))
+        outcome
+            .coverage
+            .get(source)
+            .map_or((0, 0), |coverage| (coverage.first_us, coverage.last_us))
     };
     let language = Language::of_environment(|name| std::env::var(name).ok());
     let style = picture::Style { fine: args.fine, by_operation: args.by_op, language };

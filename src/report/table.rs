@@ -267,8 +267,24 @@ fn table(
 
 /// All columns, of which those are shown that have something to say.
 const HEADER: [&str; 18] = [
-    "HOST", "DEVICE", "OP", "FROM", "COUNT", "IOPS", "MB/S", "MEAN", "P50", "P90", "P99", "P99.9",
-    "MAX", "ERRORS", "REQUEUES", "IN FLIGHT", "MOST", "OLDEST",
+    "HOST",
+    "DEVICE",
+    "OP",
+    "FROM",
+    "COUNT",
+    "IOPS",
+    "MB/S",
+    "MEAN",
+    "P50",
+    "P90",
+    "P99",
+    "P99.9",
+    "MAX",
+    "ERRORS",
+    "REQUEUES",
+    "IN FLIGHT",
+    "MOST",
+    "OLDEST",
 ];
 /// Place of `FROM` in [`HEADER`].
 const FROM: usize = 3;

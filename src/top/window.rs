@@ -138,7 +138,8 @@ impl Window {
 
 impl Figures {
     fn of(device: &Device, in_flight: u64, length_us: u64) -> Self {
-        let row = summary::row(("", "", Layer::default()), ALL, &device.all(), Some(device), length_us);
+        let row =
+            summary::row(("", "", Layer::default()), ALL, &device.all(), Some(device), length_us);
         Self {
             iops: row.iops,
             mb_per_s: row.mb_per_s,

@@ -229,7 +229,9 @@ pub enum LineError {
     )]
     FutureSchema(u64),
     /// The record is of a layer that this reader does not know.
-    #[error("is a record of the layer `{0}`, which this blkiolat does not know: use a newer blkiolat")]
+    #[error(
+        "is a record of the layer `{0}`, which this blkiolat does not know: use a newer blkiolat"
+    )]
     UnknownLayer(String),
     /// The line is no record.
     #[error("is no record of version {SCHEMA_VERSION}: {0}")]
@@ -272,16 +274,7 @@ impl Parser {
                 .ok_or_else(|| LineError::UnknownLayer(name.to_owned()))?,
         };
         let Head { timestamp, host, boot_id, seq, window_s, audit, .. } = head;
-        Ok(Some(RecordView {
-            timestamp,
-            host,
-            boot_id,
-            layer,
-            seq,
-            window_s,
-            audit,
-            parser: self,
-        }))
+        Ok(Some(RecordView { timestamp, host, boot_id, layer, seq, window_s, audit, parser: self }))
     }
 
     fn clear(&mut self) {
@@ -495,7 +488,8 @@ mod tests {
 
     #[test]
     fn skips_what_is_not_wanted() {
-        let mut wanted = Wanted { operations: Some([false, true, false, false, false]), ..Default::default() };
+        let mut wanted =
+            Wanted { operations: Some([false, true, false, false, false]), ..Default::default() };
         let line = sample().to_string();
         let mut parser = Parser::default();
         let operations = |parser: &mut Parser, wanted: &Wanted| -> Vec<usize> {
@@ -512,7 +506,8 @@ mod tests {
             range: TimeRange { since_us, until_us },
             ..Default::default()
         };
-        let mut is_read = |wanted: &Wanted| parser.parse(line.as_bytes(), wanted).unwrap().is_some();
+        let mut is_read =
+            |wanted: &Wanted| parser.parse(line.as_bytes(), wanted).unwrap().is_some();
         assert!(!is_read(&range(Some(100_500_001), None)));
         assert!(is_read(&range(Some(100_500_000), None)));
         assert!(is_read(&range(None, Some(98_000_000))), "its window may be long");

@@ -103,7 +103,8 @@ impl<'de> Visitor<'de> for RecordSeed<'_> {
                 }
             }
         }
-        let missing = |there: bool, name| if there { Ok(()) } else { Err(A::Error::missing_field(name)) };
+        let missing =
+            |there: bool, name| if there { Ok(()) } else { Err(A::Error::missing_field(name)) };
         missing(latencies, "latency_histogram")?;
         missing(inflight, "inflight")?;
         let field = A::Error::missing_field;
@@ -255,8 +256,11 @@ impl<'de> Visitor<'de> for OperationsSeed<'_> {
                 continue;
             }
             let place = name as usize;
-            let operation =
-                map.next_value_seed(OperationSeed { parser, place, wanted: wanted.operation(place) })?;
+            let operation = map.next_value_seed(OperationSeed {
+                parser,
+                place,
+                wanted: wanted.operation(place),
+            })?;
             parser.operations.extend(operation);
         }
         Ok(())
