@@ -7,12 +7,14 @@ BUILD_NEEDS := clang:clang make:make cc:gcc pkg-config:pkg-config
 BUILD_LIBRARIES := libelf:libelf-dev zlib:zlib1g-dev
 # Tests on this machine's own devices, with independent witnesses. tests/vm.mk has those of other kernels.
 TEST_NEEDS := fio:fio mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs faketime:faketime losetup:mount jq:jq script:bsdutils setpriv:util-linux python3:python3-venv \
-	chromium:chromium systemd-analyze:systemd tmux:tmux
+	chromium:chromium systemd-analyze:systemd tmux:tmux java:openjdk-17-jre-headless
 LINT_NEEDS := clang-format:clang-format shellcheck:shellcheck
 
-# What the README's examples and the tests' second opinions need.
+# What the README's examples and the tests' second opinions need: engines of docs/fleet.md among them.
 PYTHON := $(CURDIR)/.cache/python/bin
-PYTHON_NEEDS := pandas duckdb
+PYTHON_NEEDS := pandas duckdb numpy chdb pyspark
+# Says which of them are installed, so that a longer list is noticed.
+PYTHON_READY := .cache/python/has$(subst $() $(),-,$(PYTHON_NEEDS:%=-%))
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI,PATH)
 CARGO ?= cargo
@@ -38,7 +40,7 @@ build: build-tools ## the release binaries, in target/release
 test: test-host test-kernels test-power test-many test-systemd ## everything: this kernel, other kernels, power failures, real systemds
 
 .PHONY: test-host
-test-host: build-tools test-host-tools $(PYTHON) ## the tests on this machine's kernel
+test-host: build-tools test-host-tools $(PYTHON_READY) ## the tests on this machine's kernel
 	PATH="$(PYTHON):$$PATH" $(CARGO) test --locked
 
 .PHONY: fmt
@@ -75,9 +77,9 @@ build-tools:
 test-host-tools:
 	$(call install_missing,$(TEST_NEEDS))
 
-$(PYTHON):
+$(PYTHON_READY):
 	@python3 -c 'import ensurepip' 2>/dev/null || $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends python3-venv
-	python3 -m venv .cache/python && $(PYTHON)/pip install --quiet $(PYTHON_NEEDS) || { rm -rf .cache/python; exit 1; }
+	python3 -m venv .cache/python && $(PYTHON)/pip install --quiet $(PYTHON_NEEDS) && touch $@ || { rm -rf .cache/python; exit 1; }
 
 lint-tools:
 	$(call install_missing,$(LINT_NEEDS))
@@ -87,3 +89,4 @@ include tests/vm.mk
 include tests/fuzz.mk
 include tests/harden.mk
 include benches/bench.mk
+include benches/report.mk

@@ -15,7 +15,7 @@ use blkiolatd::probe::memory::{Cell, Device, Flow, SharedArray};
 use blkiolatd::probe::plan::Plan;
 use blkiolatd::probe::reading::{DeviceReading, Reading};
 use blkiolatd::probe::{OPERATIONS, Probe, Storage};
-use blkiolatd::record::{Context, Record};
+use blkiolatd::record::{Context, Layer, Record};
 use blkiolatd::report::synthetic;
 use blkiolatd::snapshot::{Sampler, Snapshot};
 use criterion::Criterion;
@@ -124,7 +124,7 @@ fn encode(criterion: &mut Criterion) {
             bencher.iter(|| {
                 line.clear();
                 let end = jiff::Timestamp::UNIX_EPOCH;
-                let record = Record::new(&snapshot, end, 7, &context, |_| Some("nvme0n1"));
+                let record = Record::new(Layer::Request, &snapshot, end, 7, &context, |_| Some("nvme0n1"));
                 record.write_line(&mut line);
                 line.len()
             });

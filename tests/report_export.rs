@@ -133,12 +133,15 @@ fn openmetrics_is_well_formed_and_complete() {
     assert_eq!(families.len(), 7);
     for ((host, device, operation), row) in report(directory) {
         if operation == "all" {
-            let series =
-                format!("blkiolatd_io_requeues_total{{host=\"{host}\",device=\"{device}\"");
+            let series = format!(
+                "blkiolatd_io_requeues_total{{host=\"{host}\",device=\"{device}\",layer=\"request\""
+            );
             assert_eq!(last[&series].0, row["requeues"].as_f64().unwrap());
             continue;
         }
-        let labels = format!("{{host=\"{host}\",device=\"{device}\",operation=\"{operation}\"");
+        let labels = format!(
+            "{{host=\"{host}\",device=\"{device}\",layer=\"request\",operation=\"{operation}\""
+        );
         let value = |name: &str, rest: &str| last[&format!("blkiolatd_io_{name}{labels}{rest}")].0;
         let count = row["count"].as_f64().unwrap();
         assert_eq!(value("latency_seconds_count", ""), count);

@@ -12,15 +12,17 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use globset::GlobSet;
 
 pub use files::Input;
 use lines::Event;
-pub use seen::{Coverage, Gap, Seen};
-pub use view::{DeviceView, InflightView, LineError, RecordView};
+pub use seen::{Coverage, Gap, Seen, Source};
+pub use view::{
+    DeviceView, InflightView, Layer, LineError, OperationView, Parser, RecordView, Wanted,
+};
 
 /// Problems of a kind that are kept for each file; the rest are only counted.
 const PROBLEMS_PER_FILE: usize = 5;
@@ -47,14 +49,26 @@ impl TimeRange {
 }
 
 /// Which records to read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Query {
     /// Files and directories; `-` is standard input.
     pub paths: Vec<PathBuf>,
-    /// Windows of this time.
-    pub range: TimeRange,
     /// Windows of these hosts; none: of all.
     pub hosts: Option<GlobSet>,
+    /// What of the records.
+    pub wanted: Wanted,
+    /// Is told how far the reading is.
+    pub watch: Option<Arc<dyn Watch>>,
+}
+
+/// Watches the progress of reading.
+pub trait Watch: Send + Sync {
+    /// So many bytes more are to be read than was known before.
+    fn expect(&self, bytes: u64);
+    /// So many bytes more have been read.
+    fn advance(&self, bytes: u64);
+    /// Nothing more will be read.
+    fn end(&self);
 }
 
 /// Something in the input that could not be used.
@@ -88,8 +102,8 @@ pub struct Outcome {
     pub outside: usize,
     /// Windows that were met again and not counted again.
     pub duplicates: u64,
-    /// What was read of each host.
-    pub coverage: BTreeMap<String, Coverage>,
+    /// What was read of each host and layer.
+    pub coverage: BTreeMap<Source, Coverage>,
 }
 
 /// Takes the records that a [`Query`] asks for.
@@ -124,6 +138,88 @@ pub fn read_in_order(query: &Query, sink: &mut impl Sink) -> Outcome {
     })
 }
 
+/// Makes something of records on one thread, to be handed on piece by piece.
+pub trait Maker: Sink {
+    /// What is handed on.
+    type Piece: Send;
+
+    /// What is ready; at the `end` of an input, all that is left.
+    fn piece(&mut self, end: bool) -> Option<Self::Piece>;
+}
+
+/// Pieces of one input that wait to be taken.
+const PIECES: usize = 2;
+
+/// Reads everything that `query` asks for on `threads` threads with a maker each, and gives the
+/// pieces in the order of [`read_in_order`]. When `give` returns false, no further input is begun.
+pub fn read_pieces<M: Maker>(
+    query: &Query,
+    threads: usize,
+    make: impl Fn() -> M + Sync,
+    mut give: impl FnMut(M::Piece) -> bool,
+) -> Outcome {
+    let stop = AtomicBool::new(false);
+    in_rounds(query, |inputs, seen, problems| {
+        let (senders, receivers): (Vec<_>, Vec<_>) = inputs
+            .iter()
+            .map(|_| mpsc::sync_channel(PIECES))
+            .map(|(sender, receiver)| (Mutex::new(Some(sender)), receiver))
+            .unzip();
+        let next = AtomicUsize::new(0);
+        let found = Mutex::new(Vec::new());
+        // Threads take the inputs in order, so the one whose pieces are waited for is being read.
+        let work = || {
+            let mut mine = Vec::new();
+            let mut maker = make();
+            loop {
+                let place = next.fetch_add(1, Ordering::Relaxed);
+                let Some(input) = inputs.get(place) else { break };
+                let Some(sender) = lock(&senders[place]).take() else { break };
+                if stop.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let mut sink = Handing { maker: &mut maker, sender };
+                read_input(query, input, seen, &mut sink, &mut mine);
+                sink.hand(true);
+            }
+            lock(&found).extend(mine);
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..threads.clamp(1, inputs.len()) {
+                scope.spawn(work);
+            }
+            for piece in receivers.into_iter().flatten() {
+                if !give(piece) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        problems.extend(found.into_inner().unwrap_or_else(PoisonError::into_inner));
+    })
+}
+
+/// Passes records to a maker, and on what it made of them.
+struct Handing<'m, M: Maker> {
+    maker: &'m mut M,
+    sender: mpsc::SyncSender<M::Piece>,
+}
+
+impl<M: Maker> Handing<'_, M> {
+    fn hand(&mut self, end: bool) {
+        if let Some(piece) = self.maker.piece(end) {
+            // Nobody who takes it: the other side panicked, and says so itself.
+            let _ = self.sender.send(piece);
+        }
+    }
+}
+
+impl<M: Maker> Sink for Handing<'_, M> {
+    fn take(&mut self, record: &RecordView<'_>) {
+        self.maker.take(record);
+        self.hand(false);
+    }
+}
+
 /// Looks for inputs, has them read, and looks again: a file that was rotated in between is found
 /// the second time, and what of it was read already does not count again.
 fn in_rounds(
@@ -134,8 +230,11 @@ fn in_rounds(
     let seen = Mutex::new(Seen::default());
     let mut done = HashSet::new();
     for round in 0..ROUNDS {
-        let mut found = files::find(&query.paths, &query.range);
+        let mut found = files::find(&query.paths, &query.wanted.range);
         found.inputs.retain(|input| done.insert(without_gz(input)));
+        if let Some(watch) = &query.watch {
+            watch.expect(found.inputs.iter().map(Input::size).sum());
+        }
         if round == 0 {
             outcome.outside = found.outside;
             outcome.problems.extend(found.errors.into_iter().map(|(input, error)| Problem {
@@ -149,6 +248,9 @@ fn in_rounds(
         }
         read(&found.inputs, &seen, &mut outcome.problems);
         outcome.inputs += found.inputs.len();
+    }
+    if let Some(watch) = &query.watch {
+        watch.end();
     }
     let seen = lock(&seen);
     outcome.problems.sort_by(|a, b| {
@@ -207,9 +309,12 @@ fn read_input(
     problems: &mut Vec<Problem>,
 ) {
     let name = input.name();
-    let opened: io::Result<Box<dyn Read>> = match input {
-        Input::Stdin => Ok(Box::new(io::stdin().lock())),
-        Input::File(path) => open(path).map(|file| Box::new(file) as _),
+    let opened: io::Result<Box<dyn Read>> = match (input, &query.watch) {
+        (Input::Stdin, _) => Ok(Box::new(io::stdin().lock())),
+        (Input::File(path), None) => open(path).map(|file| Box::new(file) as _),
+        (Input::File(path), Some(watch)) => {
+            open(path).map(|file| Box::new(Watched { file, watch: &**watch }) as _)
+        }
     };
     let stream = match opened {
         Ok(stream) => stream,
@@ -220,8 +325,9 @@ fn read_input(
     };
     // Damage is the cause and bad lines its many effects: these must not crowd out that.
     let (mut damages, mut bad_lines) = (0, 0);
+    let mut parser = Parser::default();
     lines::for_each_line(stream, |number, event| {
-        let Err(what) = take_event(query, &event, seen, sink) else { return };
+        let Err(what) = take_event(query, &event, &mut parser, seen, sink) else { return };
         let found = match event {
             Event::Damage(_) => &mut damages,
             Event::Line { .. } => &mut bad_lines,
@@ -255,6 +361,7 @@ fn open(path: &PathBuf) -> io::Result<File> {
 fn take_event(
     query: &Query,
     event: &Event<'_>,
+    parser: &mut Parser,
     seen: &Mutex<Seen>,
     sink: &mut impl Sink,
 ) -> Result<(), String> {
@@ -265,19 +372,31 @@ fn take_event(
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(());
     }
-    let record = RecordView::parse(bytes).map_err(|error| {
+    let record = parser.parse(bytes, &query.wanted).map_err(|error| {
         if *complete { error.to_string() } else { format!("is torn (no newline): {error}") }
     })?;
-    if !query.range.contains(record.middle_us())
-        || query.hosts.as_ref().is_some_and(|hosts| !hosts.is_match(&*record.host))
+    if let Some(record) = record
+        && query.wanted.range.contains(record.middle_us())
+        && query.hosts.as_ref().is_none_or(|hosts| hosts.is_match(&*record.host))
+        && lock(seen).insert(&record)
     {
-        return Ok(());
-    }
-    let (end_us, length_us) = (record.end_us(), record.length_us());
-    if lock(seen).insert(&record.host, &record.boot_id, record.seq, end_us, length_us) {
         sink.take(&record);
     }
     Ok(())
+}
+
+/// A file that says how much of it has been read.
+struct Watched<'a> {
+    file: File,
+    watch: &'a dyn Watch,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let length = self.file.read(out)?;
+        self.watch.advance(length as u64);
+        Ok(length)
+    }
 }
 
 /// A thread that panicked while it held the lock leaves nothing half done that matters here: the

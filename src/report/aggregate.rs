@@ -5,29 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use globset::GlobSet;
+use serde::{Deserialize, Serialize};
 
 use super::hist::Hist;
 use super::times::Rows;
-use crate::archive::reader::{DeviceView, InflightView, RecordView, Sink};
-use crate::record::{Audit, OperationStats, Operations};
+use crate::archive::reader::{DeviceView, InflightView, OperationView, RecordView, Sink, Source};
+use crate::record::{Audit, Operations};
 
 /// Number of operations that a record tells apart.
 pub const OPERATIONS: usize = Operations::NAMES.len();
 
-/// What to add up.
-#[derive(Clone, Debug, Default)]
-pub struct Selection {
-    /// Devices; none: all.
-    pub devices: Option<GlobSet>,
-    /// Operations, in the order of [`Operations::NAMES`]; none: all.
-    pub operations: Option<[bool; OPERATIONS]>,
-    /// How time is cut into rows.
-    pub rows: Rows,
-}
-
 /// One operation of one device.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     /// Requests finally completed.
     pub count: u64,
@@ -58,7 +47,7 @@ pub struct Device {
     pub oldest_ns: u64,
 }
 
-/// One host in one row of time.
+/// One host and layer in one row of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostRow {
     /// Windows.
@@ -71,12 +60,15 @@ pub struct HostRow {
     pub devices: BTreeMap<String, Device>,
 }
 
-/// Sums by host and row of time (its begin, µs since the Unix epoch; 0 when time is not cut).
+/// Sums by host and layer, and row of time (its begin, µs since the Unix epoch; 0 when time is not
+/// cut).
 #[derive(Clone, Debug, Default)]
 pub struct Aggregate {
-    selection: Selection,
+    rows: Rows,
+    /// Rows of devices that there are: the measure of the memory.
+    pub devices: usize,
     /// The sums.
-    pub hosts: BTreeMap<String, BTreeMap<i64, HostRow>>,
+    pub sources: BTreeMap<Source, BTreeMap<i64, HostRow>>,
 }
 
 /// Nanoseconds of a number of microseconds as the record has it.
@@ -85,7 +77,7 @@ fn ns(us: f64) -> u64 {
 }
 
 impl Totals {
-    fn add(&mut self, stats: &OperationStats) {
+    fn add(&mut self, stats: &OperationView<'_>) {
         self.count = self.count.saturating_add(stats.total);
         self.bytes = self.bytes.saturating_add(stats.bytes);
         self.sum_ns = self.sum_ns.saturating_add((stats.sum_us * 1000.0).round() as u128);
@@ -106,15 +98,9 @@ impl Totals {
 }
 
 impl Device {
-    fn add(&mut self, view: &DeviceView<'_>, selection: &Selection) {
-        for (place, (totals, stats)) in
-            self.operations.iter_mut().zip(by_place(&view.ops)).enumerate()
-        {
-            if let Some(stats) = stats
-                && selection.operations.is_none_or(|wanted| wanted[place])
-            {
-                totals.add(stats);
-            }
+    fn add(&mut self, view: &DeviceView<'_>) {
+        for operation in view.operations() {
+            self.operations[operation.place].add(&operation);
         }
         self.requeues = self.requeues.saturating_add(view.requeues);
     }
@@ -154,11 +140,6 @@ impl Device {
     }
 }
 
-/// The operations of a record by place, absent ones included.
-fn by_place(ops: &Operations) -> [Option<&OperationStats>; OPERATIONS] {
-    [&ops.read, &ops.write, &ops.flush, &ops.discard, &ops.other].map(Option::as_ref)
-}
-
 /// Adds `other` to `audit`, key by key.
 fn add_audit(audit: &mut Audit, other: &Audit) {
     for (sum, more) in [
@@ -173,13 +154,15 @@ fn add_audit(audit: &mut Audit, other: &Audit) {
 }
 
 impl HostRow {
-    /// Lets `change` work on the device of that name, which is empty at first. (The map's entry
-    /// API would allocate a name for every record.)
-    fn with_device(&mut self, name: &str, change: impl FnOnce(&mut Device)) {
+    /// Lets `change` work on the device of that name, and says whether it was there before. (The
+    /// map's entry API would allocate a name for every record.)
+    fn with_device(&mut self, name: &str, change: impl FnOnce(&mut Device)) -> bool {
         if let Some(device) = self.devices.get_mut(name) {
             change(device);
+            true
         } else {
             change(self.devices.entry(name.to_owned()).or_default());
+            false
         }
     }
 
@@ -200,26 +183,27 @@ impl HostRow {
 }
 
 impl Aggregate {
-    /// An empty sum of what `selection` says.
+    /// An empty sum with time cut into `rows`.
     #[must_use]
-    pub fn new(selection: Selection) -> Self {
-        Self { selection, hosts: BTreeMap::new() }
+    pub fn new(rows: Rows) -> Self {
+        Self { rows, ..Self::default() }
     }
 
     /// Goes over to wider rows, each of which must be a union of those so far.
     pub fn set_rows(&mut self, rows: Rows) {
-        for by_time in self.hosts.values_mut() {
+        for by_time in self.sources.values_mut() {
             for (begin, row) in std::mem::take(by_time) {
                 by_time.entry(rows.begin_us(begin)).or_default().merge(&row);
             }
         }
-        self.selection.rows = rows;
+        self.rows = rows;
     }
 
     /// Adds all of `other`, which has other windows of the same selection.
     pub fn merge(&mut self, other: Self) {
-        for (host, rows) in other.hosts {
-            let mine = self.hosts.entry(host).or_default();
+        self.devices += other.devices;
+        for (source, rows) in other.sources {
+            let mine = self.sources.entry(source).or_default();
             for (begin, row) in rows {
                 mine.entry(begin).or_default().merge(&row);
             }
@@ -240,25 +224,20 @@ impl Aggregate {
 
 impl Sink for Aggregate {
     fn take(&mut self, record: &RecordView<'_>) {
-        let begin = self.selection.rows.begin_us(record.middle_us());
-        let host: &str = &record.host;
-        let rows = match self.hosts.get_mut(host) {
-            Some(rows) => rows,
-            None => self.hosts.entry(host.to_owned()).or_default(),
-        };
-        let row = rows.entry(begin).or_default();
+        let begin = self.rows.begin_us(record.middle_us());
+        let source = Source { host: record.host.to_string(), layer: record.layer };
+        let row = self.sources.entry(source).or_default().entry(begin).or_default();
         let length_us = record.length_us();
         row.windows += 1;
         row.time_us = row.time_us.saturating_add(length_us);
         add_audit(&mut row.audit, &record.audit);
-        let wanted = |name: &str| {
-            self.selection.devices.as_ref().is_none_or(|devices| devices.is_match(name))
-        };
-        for view in record.latency_histogram.iter().filter(|view| wanted(&view.device_name)) {
-            row.with_device(&view.device_name, |device| device.add(view, &self.selection));
+        for view in record.devices() {
+            let known = row.with_device(view.name, |device| device.add(&view));
+            self.devices += usize::from(!known);
         }
-        for view in record.inflight.iter().filter(|view| wanted(&view.device_name)) {
-            row.with_device(&view.device_name, |device| device.add_inflight(view, length_us));
+        for view in record.inflight() {
+            let known = row.with_device(view.name, |device| device.add_inflight(&view, length_us));
+            self.devices += usize::from(!known);
         }
     }
 }
@@ -266,6 +245,7 @@ impl Sink for Aggregate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::reader::{Parser, Wanted};
     use crate::config::Detail;
     use crate::report::synthetic::{Disk, Plan, windows};
     use proptest::prelude::*;
@@ -296,10 +276,10 @@ mod tests {
     }
 
     fn sum<'a>(lines: impl IntoIterator<Item = &'a Vec<u8>>, rows: &Rows) -> Aggregate {
-        let selection = Selection { rows: rows.clone(), ..Default::default() };
-        let mut sums = Aggregate::new(selection);
+        let mut sums = Aggregate::new(rows.clone());
+        let mut parser = Parser::default();
         for line in lines {
-            sums.take(&RecordView::parse(line).unwrap());
+            sums.take(&parser.parse(line, &Wanted::default()).unwrap().unwrap());
         }
         sums
     }
@@ -332,9 +312,9 @@ mod tests {
                 parts.reverse();
             }
             let mut merged = Aggregate::merged(parts);
-            prop_assert_eq!(&merged.hosts, &whole.hosts);
+            prop_assert_eq!(&merged.sources, &whole.sources);
             merged.set_rows(Rows::epoch(180));
-            prop_assert_eq!(&merged.hosts, &sum(&lines, &Rows::epoch(180)).hosts);
+            prop_assert_eq!(&merged.sources, &sum(&lines, &Rows::epoch(180)).sources);
         }
     }
 }

@@ -3,19 +3,21 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 
-use super::aggregate::{OPERATIONS, Selection};
+use super::aggregate::OPERATIONS;
 use super::heatmap::png::Theme;
 use super::heatmap::terminal::Depth;
+use super::progress::Progress;
 use super::summary::{Shown, SortKey};
 use super::table::Format;
-use super::times::{self, Rows};
-use crate::archive::reader::{Outcome, Query, TimeRange};
+use super::times;
+use crate::archive::reader::{Outcome, Query, TimeRange, Wanted, Watch};
 use crate::record::Operations;
 use crate::top::cli::{TailArgs, TopArgs};
 
@@ -42,7 +44,7 @@ pub enum Command {
     Heatmap(HeatmapArgs),
     /// The distribution of any range, as the daemon's terminal shows that of a window
     Histogram(HistogramArgs),
-    /// The records as CSV or OpenMetrics text
+    /// The records as Parquet, CSV or OpenMetrics text
     Export(ExportArgs),
     /// A running daemon's windows as lines, as they are recorded
     Tail(TailArgs),
@@ -226,6 +228,10 @@ pub enum ExportFormat {
     Csv,
     /// CSV, one line per host, window, device and operation, with percentiles
     CsvWide,
+    /// Parquet, one row per host, window, device, operation and bucket
+    Parquet,
+    /// Parquet, one row per host, window, device and operation, with percentiles
+    ParquetWide,
     /// OpenMetrics text with timestamps, to fill Prometheus with the past
     Openmetrics,
 }
@@ -256,7 +262,7 @@ impl SourceArgs {
         {
             return Err(Failure::Usage("--since is not before --until".into()));
         }
-        Ok(Query { paths: self.paths.clone(), range, hosts: globs(&self.filter.host)? })
+        self.filter.query(&self.paths, range)
     }
 }
 
@@ -279,11 +285,15 @@ impl FilterArgs {
         Shown { operations: operations(named), all: named(Operation::All) }
     }
 
-    pub(super) fn selection(&self, rows: Rows) -> Result<Selection, Failure> {
+    /// What to read of `paths`.
+    pub(super) fn query(&self, paths: &[PathBuf], range: TimeRange) -> Result<Query, Failure> {
         // The row of all operations needs each of them.
         let every = self.op.is_empty() || self.op.contains(&Operation::All);
         let some = operations(|operation| self.op.contains(&operation));
-        Ok(Selection { devices: globs(&self.device)?, operations: (!every).then_some(some), rows })
+        let wanted =
+            Wanted { range, devices: globs(&self.device)?, operations: (!every).then_some(some) };
+        let watch = Progress::of_terminal().map(|progress| progress as Arc<dyn Watch>);
+        Ok(Query { paths: paths.to_vec(), hosts: globs(&self.host)?, wanted, watch })
     }
 
     /// Whether something could not be used, and the user wants to be told by the exit code.

@@ -10,6 +10,7 @@ use super::hist::Hist;
 use super::summary::{self, ALL, Row, Shown};
 use super::table::{Columns, ERROR_BOUND, ERROR_BOUND_LOG2, Format, io_error};
 use super::units::{latency, printable, three_digits};
+use crate::archive::reader::Layer;
 use crate::histogram;
 use crate::record::Operations;
 
@@ -23,6 +24,8 @@ pub struct Change {
     pub host: String,
     /// Kernel name of the disk.
     pub device: String,
+    /// Where the requests were measured.
+    pub layer: Layer,
     /// An operation of the record, or [`ALL`].
     pub operation: &'static str,
     /// Geometric mean of the latencies of B over that of A: 2 is twice as slow. `None` when a side
@@ -80,21 +83,27 @@ pub fn shift(a: &Hist, b: &Hist) -> Option<(f64, f64)> {
     Some((mean_b - mean_a, moved))
 }
 
-/// One side by host, its times together.
-fn by_host(side: &Aggregate) -> BTreeMap<&str, HostRow> {
+/// A host's name, or [`ANY_HOST`], and a layer.
+type Key<'a> = (&'a str, Layer);
+
+/// One side by host and layer, its times together.
+fn by_source(side: &Aggregate) -> BTreeMap<Key<'_>, HostRow> {
     let sum = |rows: &BTreeMap<i64, HostRow>| {
         let mut all = HostRow::default();
         rows.values().for_each(|row| all.merge(row));
         all
     };
-    side.hosts.iter().map(|(host, rows)| (host.as_str(), sum(rows))).collect()
+    let rows = side.sources.iter();
+    rows.map(|(source, rows)| ((source.host.as_str(), source.layer), sum(rows))).collect()
 }
 
 /// All hosts of a side as one; the time of each counts, so rates are means per host.
-fn together(hosts: BTreeMap<&str, HostRow>) -> BTreeMap<&str, HostRow> {
-    let mut all = HostRow::default();
-    hosts.values().for_each(|host| all.merge(host));
-    BTreeMap::from([(ANY_HOST, all)])
+fn together(sources: BTreeMap<Key<'_>, HostRow>) -> BTreeMap<Key<'_>, HostRow> {
+    let mut all: BTreeMap<Key<'_>, HostRow> = BTreeMap::new();
+    for ((_, layer), row) in &sources {
+        all.entry((ANY_HOST, *layer)).or_default().merge(row);
+    }
+    all
 }
 
 /// Compares side `a` with side `b`. Hosts are matched by name if the sides have one in common, and
@@ -102,18 +111,19 @@ fn together(hosts: BTreeMap<&str, HostRow>) -> BTreeMap<&str, HostRow> {
 /// Changes come in order of [`Change::moved`], greatest first, what is on one side only at the end.
 #[must_use]
 pub fn compare(a: &Aggregate, b: &Aggregate, shown: Shown, merge_hosts: bool) -> Vec<Change> {
-    let (mut a, mut b) = (by_host(a), by_host(b));
-    if merge_hosts || !a.keys().any(|host| b.contains_key(host)) {
+    let (mut a, mut b) = (by_source(a), by_source(b));
+    let hosts: BTreeSet<_> = a.keys().map(|(host, _)| *host).collect();
+    if merge_hosts || !b.keys().any(|(host, _)| hosts.contains(host)) {
         (a, b) = (together(a), together(b));
     }
     let mut changes = Vec::new();
     let none = HostRow::default();
-    let hosts: BTreeSet<_> = a.keys().chain(b.keys()).copied().collect();
-    for host in hosts {
-        let (a, b) = (a.get(host).unwrap_or(&none), b.get(host).unwrap_or(&none));
+    let sources: BTreeSet<_> = a.keys().chain(b.keys()).copied().collect();
+    for source in sources {
+        let (a, b) = (a.get(&source).unwrap_or(&none), b.get(&source).unwrap_or(&none));
         let devices: BTreeSet<_> = a.devices.keys().chain(b.devices.keys()).collect();
         for device in devices {
-            compare_device(&mut changes, (host, device), a, b, shown);
+            compare_device(&mut changes, (source, device), a, b, shown);
         }
     }
     changes.sort_by(|x, y| {
@@ -125,7 +135,7 @@ pub fn compare(a: &Aggregate, b: &Aggregate, shown: Shown, merge_hosts: bool) ->
 
 fn compare_device(
     changes: &mut Vec<Change>,
-    (host, name): (&str, &str),
+    ((host, layer), name): (Key<'_>, &str),
     a: &HostRow,
     b: &HostRow,
     shown: Shown,
@@ -135,12 +145,13 @@ fn compare_device(
     let device_b = b.devices.get(name).unwrap_or(&none);
     let mut push = |operation, totals_a: &Totals, totals_b: &Totals, whole: bool| {
         let row = |totals, device, time_us| {
-            summary::row(host, name, operation, totals, whole.then_some(device), time_us)
+            summary::row((host, name, layer), operation, totals, whole.then_some(device), time_us)
         };
         let shift = shift(&totals_a.hist, &totals_b.hist);
         changes.push(Change {
             host: host.into(),
             device: name.into(),
+            layer,
             operation,
             factor: shift.map(|(mean, _)| mean.exp2()),
             moved: shift.map(|(_, moved)| moved),
@@ -225,7 +236,7 @@ fn table(out: &mut dyn Write, names: [&str; 2], changes: &[Change]) -> io::Resul
         let (a, b) = (&change.a, &change.b);
         let mut cells = Vec::new();
         cells.extend(many.then(|| printable(&change.host).into_owned()));
-        cells.extend([printable(&change.device).into_owned(), change.operation.to_owned()]);
+        cells.extend([summary::label(&change.device, change.layer), change.operation.to_owned()]);
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
         cells.push(or_dash(change.moved.map(|octaves| format!("{octaves:.2}"))));
         cells.push(or_dash(change.factor.map(factor)));
@@ -260,7 +271,7 @@ fn csv(out: &mut dyn Write, changes: &[Change]) -> io::Result<()> {
         ["count", "iops", "mean_us", "p50_us", "p90_us", "p99_us", "p999_us", "max_us", "errors"];
     let mut writer = csv::Writer::from_writer(out);
     let mut header: Vec<String> =
-        ["host", "device", "operation", "factor", "moved"].map(String::from).to_vec();
+        ["host", "device", "layer", "operation", "factor", "moved"].map(String::from).to_vec();
     for name in STATISTICS {
         header.extend(["a", "b"].map(|side| format!("{side}_{name}")));
     }
@@ -283,6 +294,7 @@ fn csv(out: &mut dyn Write, changes: &[Change]) -> io::Result<()> {
         let mut line = vec![
             change.host.clone(),
             change.device.clone(),
+            change.layer.name().to_owned(),
             change.operation.to_owned(),
             number(change.factor),
             number(change.moved),

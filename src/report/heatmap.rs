@@ -10,11 +10,11 @@ pub mod terminal;
 
 use jiff::tz::TimeZone;
 
-use super::aggregate::{Aggregate, Device, HostRow, OPERATIONS, Selection, Totals};
+use super::aggregate::{Aggregate, Device, HostRow, OPERATIONS, Totals};
 use super::hist::Hist;
 use super::summary::{ALL, Shown};
 use super::times::Rows;
-use crate::archive::reader::{RecordView, Sink};
+use crate::archive::reader::{RecordView, Sink, Source};
 use crate::histogram;
 use crate::record::Operations;
 
@@ -38,7 +38,7 @@ pub struct Collector {
 pub struct Panel {
     /// Host name.
     pub host: String,
-    /// Kernel name of the disk.
+    /// Kernel name of the disk, with the layer if it is not that of requests.
     pub device: String,
     /// An operation of the record, or [`ALL`].
     pub operation: &'static str,
@@ -63,14 +63,13 @@ pub struct Map {
     pub zone: TimeZone,
 }
 
-impl Collector {
-    /// Collects what `selection` says; its rows are replaced by the columns.
-    #[must_use]
-    pub fn new(selection: Selection) -> Self {
-        let rows = Rows::epoch(WIDTHS_S[0]);
-        Self { sums: Aggregate::new(Selection { rows, ..selection }), width: 0, ends_us: None }
+impl Default for Collector {
+    fn default() -> Self {
+        Self { sums: Aggregate::new(Rows::epoch(WIDTHS_S[0])), width: 0, ends_us: None }
     }
+}
 
+impl Collector {
     /// Makes the columns so wide that `COLLECTED` of them are enough, and at least `width`.
     fn widen(&mut self, width: usize) {
         let Some((first, last)) = self.ends_us else { return self.set_width(width) };
@@ -113,7 +112,7 @@ impl Collector {
         let (first, last) = (first_us.div_euclid(base_us), last_us.div_euclid(base_us));
         let bins = last - first + 1;
         // A column narrower than a window would leave every other one empty.
-        let windows = self.sums.hosts.values().flat_map(|rows| rows.values());
+        let windows = self.sums.sources.values().flat_map(|rows| rows.values());
         let (count, time_us) =
             windows.fold((0, 0), |(n, t), row| (n + row.windows, t + row.time_us));
         let window_us = (time_us / count.max(1)) as i64;
@@ -125,8 +124,8 @@ impl Collector {
         let columns = ((last - first) / group + 1) as usize;
         let frame = Frame { begin_us: first * base_us, width_us, columns, window_us };
         let mut panels = Vec::new();
-        for (host, rows) in &self.sums.hosts {
-            panels.extend(frame.host_panels(host, rows, shown));
+        for (source, rows) in &self.sums.sources {
+            panels.extend(frame.panels(source, rows, shown));
         }
         panels.sort_by_key(|panel: &Panel| std::cmp::Reverse(panel.count));
         let begin_us = frame.begin_us;
@@ -151,9 +150,9 @@ struct Frame {
 }
 
 impl Frame {
-    fn host_panels(
+    fn panels(
         &self,
-        host: &str,
+        source: &Source,
         rows: &std::collections::BTreeMap<i64, HostRow>,
         shown: Shown,
     ) -> Vec<Panel> {
@@ -194,8 +193,8 @@ impl Frame {
                 let count = columns.iter().flatten().map(|totals| totals.count).sum();
                 if count > 0 {
                     panels.push(Panel {
-                        host: host.into(),
-                        device: device.clone(),
+                        host: source.host.clone(),
+                        device: format!("{device}{}", source.layer.suffix()),
                         operation: operation.map_or(ALL, |place| Operations::NAMES[place]),
                         count,
                         columns,
@@ -294,6 +293,7 @@ fn spread(hist: &Hist, mut each: impl FnMut(usize, f64)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::reader::{Parser, Wanted};
     use crate::config::Detail;
     use crate::report::synthetic::{Disk, Plan, windows};
 
@@ -317,13 +317,16 @@ mod tests {
         }
     }
 
+    fn take(collector: &mut Collector, line: &[u8]) {
+        collector.take(&Parser::default().parse(line, &Wanted::default()).unwrap().unwrap());
+    }
+
     fn collect(plan: &Plan, parts: usize) -> Collector {
-        let mut collectors: Vec<_> =
-            (0..parts).map(|_| Collector::new(Selection::default())).collect();
+        let mut collectors: Vec<_> = (0..parts).map(|_| Collector::default()).collect();
         for (place, (record, _)) in windows(plan).enumerate() {
             let mut line = Vec::new();
             record.write_line(&mut line);
-            collectors[place % parts].take(&RecordView::parse(&line).unwrap());
+            take(&mut collectors[place % parts], &line);
         }
         let mut whole = collectors.remove(0);
         collectors.into_iter().for_each(|part| whole.merge(part));
@@ -358,7 +361,7 @@ mod tests {
         let plan = plan(3000, 5_000_000);
         let (one, many) = (collect(&plan, 1), collect(&plan, 4));
         assert_eq!(one.width, many.width);
-        assert_eq!(one.sums.hosts, many.sums.hosts);
+        assert_eq!(one.sums.sources, many.sums.sources);
     }
 
     #[test]
@@ -372,7 +375,7 @@ mod tests {
 
     #[test]
     fn nothing_recorded_differs_from_no_request() {
-        let mut collector = Collector::new(Selection::default());
+        let mut collector = Collector::default();
         for (place, (mut record, _)) in windows(&plan(30, 5_000_000)).enumerate() {
             if (10..15).contains(&place) {
                 continue;
@@ -382,7 +385,7 @@ mod tests {
             }
             let mut line = Vec::new();
             record.write_line(&mut line);
-            collector.take(&RecordView::parse(&line).unwrap());
+            take(&mut collector, &line);
         }
         let map = collector.map(100, EVERYTHING, &TimeZone::UTC).unwrap();
         assert_eq!(map.columns, 30);

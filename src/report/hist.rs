@@ -1,10 +1,12 @@
 //! A histogram that merges exactly and takes only as much memory as its range of latencies needs.
 
+use serde::{Deserialize, Serialize};
+
+use crate::archive::reader::OperationView;
 use crate::histogram;
-use crate::record::OperationStats;
 
 /// Counts by bucket, from the first non-empty one to the last.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Counts {
     first: usize,
     counts: Vec<u64>,
@@ -41,21 +43,18 @@ impl Counts {
 ///
 /// [`Hist::merge`] is exact, commutative and associative: a merged range has the counts that one
 /// record of the whole range would have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hist {
     fine: Counts,
     slots: Counts,
 }
 
 impl Hist {
-    /// Adds the histogram of one operation in one record. Indexes must have been checked, as
-    /// [`RecordView::parse`](crate::archive::reader::RecordView::parse) does.
-    pub fn add(&mut self, stats: &OperationStats) {
-        for &(index, count) in stats.fine.iter().flatten() {
-            self.fine.add(index.into(), count);
-        }
-        for &(slot, count) in stats.slots.iter().flatten() {
-            self.slots.add(slot.into(), count);
+    /// Adds the histogram of one operation in one record.
+    pub fn add(&mut self, operation: &OperationView<'_>) {
+        let counts = if operation.fine { &mut self.fine } else { &mut self.slots };
+        for &(index, count) in operation.pairs {
+            counts.add(index.into(), count);
         }
     }
 

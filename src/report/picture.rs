@@ -6,9 +6,10 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 
 use super::aggregate::{Aggregate, Device, HostRow, Totals};
-use super::summary::{ALL, Shown};
+use super::summary::{self, ALL, Shown};
 use super::times;
 use super::units::{latency, printable};
+use crate::archive::reader::Source;
 use crate::histogram;
 use crate::record::Operations;
 use crate::terminal::{self, Language};
@@ -27,15 +28,15 @@ pub struct Style {
     pub language: Language,
 }
 
-/// Prints the histograms of `aggregate`, whose time must not be cut into rows. `ranges` gives each
-/// host's first and last instant, µs since the Unix epoch.
+/// Prints the histograms of `aggregate`, whose time must not be cut into rows. `range` gives each
+/// source's first and last instant, µs since the Unix epoch.
 ///
 /// # Errors
 /// Those of `out`.
 pub fn write(
     mut out: &mut dyn Write,
     aggregate: &Aggregate,
-    range: impl Fn(&str) -> (i64, i64),
+    range: impl Fn(&Source) -> (i64, i64),
     shown: Shown,
     style: Style,
     zone: &TimeZone,
@@ -44,19 +45,19 @@ pub fn write(
         Language::English => "I/O latency by device:",
         Language::Spanish => "Latencia I/O por dispositivo:",
     };
-    for (place, (host, rows)) in aggregate.hosts.iter().enumerate() {
+    for (place, (source, rows)) in aggregate.sources.iter().enumerate() {
         let mut whole = HostRow::default();
         rows.values().for_each(|row| whole.merge(row));
-        let (first, last) = range(host);
+        let (first, last) = range(source);
         let separator = if place > 0 { "\n" } else { "" };
         let (first, last) = (times::civil(first, zone), times::civil(last, zone));
-        writeln!(out, "{separator}{}, {first} - {last} - {heading}\n", printable(host))?;
+        writeln!(out, "{separator}{}, {first} - {last} - {heading}\n", printable(&source.host))?;
         for (name, device) in &whole.devices {
             for (operation, totals) in chosen(device, shown, style.by_operation) {
                 if totals.count == 0 {
                     continue;
                 }
-                let name = printable(name);
+                let name = summary::label(name, source.layer);
                 if operation == ALL {
                     writeln!(out, "disk = {name}")?;
                 } else {

@@ -1,26 +1,28 @@
 //! What each subcommand of `blkiolat` does.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use jiff::Zoned;
 
-use super::aggregate::{Aggregate, Selection};
+use super::aggregate::Aggregate;
+use super::cells::{Cells, Part};
 use super::cli::{
     Cli, Command, DiffArgs, ExportArgs, ExportFormat, Failure, HeatmapArgs, HistogramArgs,
     ReportArgs, globs,
 };
-use super::export::{self, CsvExport};
+use super::export::CsvMaker;
 use super::heatmap::png::Theme;
 use super::heatmap::terminal::Depth;
 use super::heatmap::{self, Collector};
-use super::summary::{self, SortKey};
+use super::parquet::{ParquetFile, ParquetMaker, Schema};
+use super::summary::{self, Row, SortKey};
 use super::times::{self, Rows};
 use super::units::printable;
-use super::{diff, output, picture, table};
-use crate::archive::reader::{self, Outcome, Query, TimeRange};
+use super::{diff, openmetrics, output, picture, table};
+use crate::archive::reader::{self, Outcome, Query, Source, TimeRange};
 use crate::terminal::Language;
 use crate::top;
 
@@ -36,7 +38,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut out = io::BufWriter::new(io::stdout());
     let result = run(&cli.command, &mut out, &mut io::stderr())
         .and_then(|code| out.flush().map(|()| code).map_err(Failure::from));
     match result {
@@ -58,7 +60,7 @@ pub fn main() -> ExitCode {
 /// When there is nothing to show, or it cannot be written.
 pub fn run(
     command: &Command,
-    out: &mut dyn Write,
+    out: &mut (dyn Write + Send),
     log: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     match command {
@@ -88,30 +90,35 @@ fn report(
     if args.top.is_some() && args.source.filter.op.is_empty() {
         shown.all = false;
     }
-    let selection = args.source.filter.selection(rows)?;
     let query = args.source.query(&now)?;
-    let (aggregate, outcome) = aggregate(&query, &selection, args.source.filter.threads());
+    let (cells, outcome) = sums(&query, rows, args.source.filter.threads())?;
     state_problems(&outcome, log);
     if outcome.coverage.is_empty() {
         return Err(nothing(&query, &outcome));
     }
-    let mut rows = summary::rows(&aggregate, shown, cut, zone);
-    if let Some(key) = args.sort.or(args.top.map(|_| SortKey::P99)) {
-        summary::sort(&mut rows, key);
+    let hosts = summary::hosts(&cells.sums, &outcome.coverage, zone);
+    let all = |each: &mut dyn FnMut(Row) -> io::Result<()>| {
+        summary::for_each_row(&cells, shown, cut, zone, each)
+    };
+    match args.sort.or(args.top.map(|_| SortKey::P99)) {
+        None => table::write(out, args.format, &hosts, &all, zone)?,
+        Some(key) => {
+            let rows = summary::first(&all, key, args.top)?;
+            let some = |each: &mut dyn FnMut(Row) -> io::Result<()>| {
+                rows.iter().try_for_each(|row| each(row.clone()))
+            };
+            table::write(out, args.format, &hosts, &some, zone)?;
+        }
     }
-    rows.truncate(args.top.unwrap_or(usize::MAX));
-    let hosts = summary::hosts(&aggregate, &outcome.coverage, zone);
-    table::write(out, args.format, &hosts, &rows, zone)?;
     Ok(args.source.filter.exit_code(&outcome))
 }
 
 fn diff(args: &DiffArgs, out: &mut dyn Write, log: &mut dyn Write) -> Result<ExitCode, Failure> {
     let now = args.filter.now();
-    let selection = args.filter.selection(Rows::default())?;
     let mut code = ExitCode::SUCCESS;
     let mut side = |text: &str| {
-        let query = side(text, &now, &args.paths, &args.filter.host)?;
-        let (sums, outcome) = aggregate(&query, &selection, args.filter.threads());
+        let query = side(text, &now, args)?;
+        let (sums, outcome) = aggregate(&query, args.filter.threads());
         state_problems(&outcome, log);
         if outcome.coverage.is_empty() {
             return Err(nothing(&query, &outcome));
@@ -136,11 +143,9 @@ fn heatmap(
     let now = args.source.filter.now();
     let picture = args.output.as_deref().map(Picture::of).transpose()?;
     let query = args.source.query(&now)?;
-    let selection = args.source.filter.selection(Rows::default())?;
-    let collector = || Collector::new(selection.clone());
-    let (parts, outcome) = reader::read(&query, args.source.filter.threads(), collector);
+    let (parts, outcome) = reader::read(&query, args.source.filter.threads(), Collector::default);
     state_problems(&outcome, log);
-    let mut whole = collector();
+    let mut whole = Collector::default();
     parts.into_iter().for_each(|part| whole.merge(part));
     let terminal = || terminal_size::terminal_size().map_or(100, |(width, _)| width.0);
     let columns = match picture {
@@ -190,15 +195,17 @@ fn histogram(
 ) -> Result<ExitCode, Failure> {
     let filter = &args.source.filter;
     let now = filter.now();
-    let selection = filter.selection(Rows::default())?;
     let query = args.source.query(&now)?;
-    let (aggregate, outcome) = aggregate(&query, &selection, filter.threads());
+    let (aggregate, outcome) = aggregate(&query, filter.threads());
     state_problems(&outcome, log);
     if outcome.coverage.is_empty() {
         return Err(nothing(&query, &outcome));
     }
-    let range = |host: &str| {
-        outcome.coverage.get(host).map_or((0, 0), |coverage| (coverage.first_us, coverage.last_us))
+    let range = |source: &Source| {
+        outcome
+            .coverage
+            .get(source)
+            .map_or((0, 0), |coverage| (coverage.first_us, coverage.last_us))
     };
     let language = Language::of_environment(|name| std::env::var(name).ok());
     let style = picture::Style { fine: args.fine, by_operation: args.by_op, language };
@@ -208,7 +215,7 @@ fn histogram(
 
 fn export(
     args: &ExportArgs,
-    out: &mut dyn Write,
+    out: &mut (dyn Write + Send),
     log: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let Some(path) = &args.output else { return write_export(args, out, log) };
@@ -225,37 +232,62 @@ fn export(
 
 fn write_export(
     args: &ExportArgs,
-    out: &mut dyn Write,
+    out: &mut (dyn Write + Send),
     log: &mut dyn Write,
 ) -> Result<ExitCode, Failure> {
     let filter = &args.source.filter;
     let now = filter.now();
     let zone = now.time_zone();
     let query = args.source.query(&now)?;
-    let outcome = if args.format == ExportFormat::Openmetrics {
-        let usage = || Failure::Usage(format!("`{}` is no distance; expected 1m, 5m ...", args.by));
-        let by = humantime::parse_duration(&args.by).map_err(|_| usage())?;
-        let step_s = i64::try_from(by.as_secs()).ok().filter(|&step| step > 0).ok_or_else(usage)?;
-        let selection = filter.selection(Rows::epoch(step_s))?;
-        let (aggregate, outcome) = aggregate(&query, &selection, filter.threads());
-        export::write_openmetrics(out, &aggregate, filter.shown(), step_s)?;
-        outcome
-    } else {
-        let selection = filter.selection(Rows::default())?;
-        let mut csv = if args.format == ExportFormat::Csv {
-            CsvExport::long(out, selection, zone.clone())?
-        } else {
-            CsvExport::wide(out, selection, filter.shown(), zone.clone())
-        };
-        let outcome = reader::read_in_order(&query, &mut csv);
-        csv.finish()?;
-        outcome
+    let outcome = match args.format {
+        ExportFormat::Openmetrics => {
+            let usage =
+                || Failure::Usage(format!("`{}` is no distance; expected 1m, 5m ...", args.by));
+            let by = humantime::parse_duration(&args.by).map_err(|_| usage())?;
+            let step_s = i64::try_from(by.as_secs()).ok().filter(|&step| step > 0);
+            let step_s = step_s.ok_or_else(usage)?;
+            let (cells, outcome) = sums(&query, Rows::epoch(step_s), filter.threads())?;
+            openmetrics::write(out, &cells, filter.shown(), step_s)?;
+            outcome
+        }
+        ExportFormat::Csv | ExportFormat::CsvWide => {
+            let wide = (args.format == ExportFormat::CsvWide).then(|| filter.shown());
+            out.write_all(&CsvMaker::header(wide.is_some())?)?;
+            let make = || CsvMaker::new(wide, zone.clone());
+            let mut result = Ok(());
+            let outcome = reader::read_pieces(&query, filter.threads(), make, |piece| {
+                until_error(&mut result, || out.write_all(&piece?))
+            });
+            result?;
+            outcome
+        }
+        ExportFormat::Parquet | ExportFormat::ParquetWide => {
+            let wide = (args.format == ExportFormat::ParquetWide).then(|| filter.shown());
+            let schema = Schema::new(wide.is_some())?;
+            let mut file = ParquetFile::new(out, &schema)?;
+            let make = || ParquetMaker::new(wide, &schema);
+            let mut result = Ok(());
+            let outcome = reader::read_pieces(&query, filter.threads(), make, |piece| {
+                until_error(&mut result, || file.append(piece?))
+            });
+            result?;
+            file.finish()?;
+            outcome
+        }
     };
     state_problems(&outcome, log);
     if outcome.coverage.is_empty() {
         return Err(nothing(&query, &outcome));
     }
     Ok(filter.exit_code(&outcome))
+}
+
+/// Writes unless that failed before; says whether to go on.
+fn until_error(result: &mut io::Result<()>, write: impl FnOnce() -> io::Result<()>) -> bool {
+    if result.is_ok() {
+        *result = write();
+    }
+    result.is_ok()
 }
 
 /// A kind of file that a heat map can be.
@@ -292,15 +324,14 @@ impl Picture {
 }
 
 /// What one side of a comparison means: an archive that exists, a range of time, or a choice.
-fn side(text: &str, now: &Zoned, paths: &[PathBuf], hosts: &[String]) -> Result<Query, Failure> {
-    let mut query =
-        Query { paths: paths.to_vec(), range: TimeRange::default(), hosts: globs(hosts)? };
+fn side(text: &str, now: &Zoned, args: &DiffArgs) -> Result<Query, Failure> {
+    let mut query = args.filter.query(&args.paths, TimeRange::default())?;
     if Path::new(text).exists() {
         query.paths = vec![text.into()];
         return Ok(query);
     }
     if let Some(range) = times::parse_range(text, now) {
-        query.range = range.map_err(Failure::Usage)?;
+        query.wanted.range = range.map_err(Failure::Usage)?;
         return Ok(query);
     }
     let mut paths = Vec::new();
@@ -310,8 +341,8 @@ fn side(text: &str, now: &Zoned, paths: &[PathBuf], hosts: &[String]) -> Result<
         match choice.split_once('=') {
             Some(("host", value)) => hosts.push(value.to_owned()),
             Some(("path", value)) => paths.push(value.into()),
-            Some(("since", value)) => query.range.since_us = Some(instant(value)?),
-            Some(("until", value)) => query.range.until_us = Some(instant(value)?),
+            Some(("since", value)) => query.wanted.range.since_us = Some(instant(value)?),
+            Some(("until", value)) => query.wanted.range.until_us = Some(instant(value)?),
             _ => {
                 return Err(Failure::Usage(format!(
                     "`{text}` is no path that exists, no range of time (yesterday, 2026-11-22, \
@@ -329,10 +360,19 @@ fn side(text: &str, now: &Zoned, paths: &[PathBuf], hosts: &[String]) -> Result<
     Ok(query)
 }
 
-/// Reads and adds up everything that `query` and `selection` ask for.
-fn aggregate(query: &Query, selection: &Selection, threads: usize) -> (Aggregate, Outcome) {
-    let (parts, outcome) = reader::read(query, threads, || Aggregate::new(selection.clone()));
+/// Reads and adds up everything that `query` asks for, in memory.
+fn aggregate(query: &Query, threads: usize) -> (Aggregate, Outcome) {
+    let (parts, outcome) = reader::read(query, threads, || Aggregate::new(Rows::default()));
     (Aggregate::merged(parts), outcome)
+}
+
+/// The same by rows of time, of which there may be more than memory holds.
+fn sums(query: &Query, rows: Rows, threads: usize) -> Result<(Cells, Outcome), Failure> {
+    let mut cells = Cells::new(rows, threads);
+    let (parts, outcome) = reader::read(query, threads, || cells.part());
+    let parts = parts.into_iter().map(Part::into_aggregate).collect();
+    cells.finish(parts).map_err(|error| Failure::Data(error.to_string()))?;
+    Ok((cells, outcome))
 }
 
 /// Writes what could not be used; if that cannot be written either, there is nobody to tell.

@@ -2,13 +2,17 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::io;
 
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::aggregate::{Aggregate, Device, HostRow, OPERATIONS, Totals};
+use super::cells::{Cell, Cells, Key};
+use super::table::RowSource;
 use super::times;
-use crate::archive::reader::Coverage;
+use super::units::printable;
+use crate::archive::reader::{Coverage, Layer, Source};
 use crate::record::{Audit, Operations};
 
 /// Name of the row that has all operations of a device together.
@@ -27,6 +31,8 @@ pub struct Row {
     pub host: String,
     /// Kernel name of the disk.
     pub device: String,
+    /// Where the requests were measured.
+    pub layer: Layer,
     /// An operation of the record, or [`ALL`].
     pub operation: &'static str,
     /// Requests finally completed.
@@ -64,11 +70,13 @@ pub struct Row {
     pub oldest_us: Option<f64>,
 }
 
-/// What was read of one host, and what is missing.
+/// What was read of one layer of one host, and what is missing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HostSummary {
     /// Host name.
     pub host: String,
+    /// Where the requests were measured.
+    pub layer: Layer,
     /// Begin of the first window, RFC 3339.
     pub first: String,
     /// End of the last window.
@@ -142,19 +150,23 @@ pub struct Shown {
     pub all: bool,
 }
 
-/// The rows of `aggregate`: by host, device, operation (all first), then time.
+/// A device as people read it: its name, with the layer if it is not that of requests.
 #[must_use]
-pub fn rows(aggregate: &Aggregate, shown: Shown, cut: bool, zone: &TimeZone) -> Vec<Row> {
+pub fn label(device: &str, layer: Layer) -> String {
+    format!("{}{}", printable(device), layer.suffix())
+}
+
+/// The rows of `aggregate`, whose time is not cut: by host, device, layer and operation (all
+/// first).
+#[must_use]
+pub fn rows(aggregate: &Aggregate, shown: Shown) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (host, by_time) in &aggregate.hosts {
-        for (&begin_us, host_row) in by_time {
-            for (name, device) in &host_row.devices {
-                let time = cut.then(|| times::rfc3339(begin_us, zone));
+    for (source, by_time) in &aggregate.sources {
+        for row_of_time in by_time.values() {
+            for (name, device) in &row_of_time.devices {
                 let mut push = |operation, totals: &Totals, device: Option<&Device>| {
-                    let mut row = row(host, name, operation, totals, device, host_row.time_us);
-                    row.time.clone_from(&time);
-                    row.begin_us = begin_us;
-                    rows.push(row);
+                    let key = (source.host.as_str(), name.as_str(), source.layer);
+                    rows.push(row(key, operation, totals, device, row_of_time.time_us));
                 };
                 if shown.all {
                     push(ALL, &device.all(), Some(device));
@@ -167,19 +179,94 @@ pub fn rows(aggregate: &Aggregate, shown: Shown, cut: bool, zone: &TimeZone) -> 
             }
         }
     }
-    let place = |row: &Row| Operations::NAMES.iter().position(|&name| name == row.operation);
-    rows.sort_by(|a, b| {
-        let key = |row: &Row| (place(row), row.begin_us);
-        (&a.host, &a.device).cmp(&(&b.host, &b.device)).then_with(|| key(a).cmp(&key(b)))
-    });
+    rows.sort_by(|a, b| (&a.host, &a.device, a.layer).cmp(&(&b.host, &b.device, b.layer)));
     rows
+}
+
+/// Calls `each` with every row of `cells`: by host, device, layer, operation (all first) and time.
+/// `cut` says whether time is cut into rows.
+///
+/// # Errors
+/// Those of `each`, and of sums that are not in memory.
+pub fn for_each_row(
+    cells: &Cells,
+    shown: Shown,
+    cut: bool,
+    zone: &TimeZone,
+    mut each: impl FnMut(Row) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut times = HostTimes::default();
+    cells.for_each(|key, cell| {
+        if times.take(key, cell) {
+            return Ok(());
+        }
+        let wanted = match usize::from(key.place).checked_sub(1) {
+            None => shown.all,
+            Some(place) => shown.operations[place],
+        };
+        if !wanted {
+            return Ok(());
+        }
+        let mut row = row_of(key, cell, times.us(key));
+        row.time = cut.then(|| times::rfc3339(key.begin_us, zone));
+        row.begin_us = key.begin_us;
+        each(row)
+    })
+}
+
+/// The times of the host whose cells are being read.
+#[derive(Debug, Default)]
+pub struct HostTimes {
+    host: String,
+    /// By layer and row.
+    times: BTreeMap<(Layer, i64), u64>,
+}
+
+impl HostTimes {
+    /// Whether the cell was a time, which is kept.
+    pub fn take(&mut self, key: &Key, cell: &Cell) -> bool {
+        if !key.device.is_empty() {
+            return false;
+        }
+        if key.host != self.host {
+            self.host.clone_from(&key.host);
+            self.times.clear();
+        }
+        self.times.insert((key.layer, key.begin_us), cell.time_us);
+        true
+    }
+
+    /// The time of the windows that the cell of `key` is about, µs.
+    #[must_use]
+    pub fn us(&self, key: &Key) -> u64 {
+        self.times.get(&(key.layer, key.begin_us)).copied().unwrap_or(0)
+    }
+
+    /// Begin and length of all rows of a layer, in order of time.
+    pub fn of(&self, layer: Layer) -> impl Iterator<Item = (i64, u64)> {
+        let rows = self.times.range((layer, i64::MIN)..=(layer, i64::MAX));
+        rows.map(|(&(_, begin_us), &time_us)| (begin_us, time_us))
+    }
+}
+
+fn row_of(key: &Key, cell: &Cell, time_us: u64) -> Row {
+    let operation =
+        usize::from(key.place).checked_sub(1).map_or(ALL, |place| Operations::NAMES[place]);
+    let device = Device {
+        requeues: cell.requeues,
+        inflight_integral: cell.inflight_integral,
+        inflight_max: cell.inflight_max,
+        oldest_ns: cell.oldest_ns,
+        ..Device::default()
+    };
+    let device = (key.place == 0).then_some(&device);
+    row((&key.host, &key.device, key.layer), operation, &cell.totals, device, time_us)
 }
 
 /// One row from its sums over `time_us` microseconds.
 #[must_use]
 pub fn row(
-    host: &str,
-    name: &str,
+    (host, name, layer): (&str, &str, Layer),
     operation: &'static str,
     totals: &Totals,
     device: Option<&Device>,
@@ -193,6 +280,7 @@ pub fn row(
         begin_us: 0,
         host: host.into(),
         device: name.into(),
+        layer,
         operation,
         count: totals.count,
         iops: per_second(totals.count as f64),
@@ -231,21 +319,42 @@ pub fn sort(rows: &mut [Row], key: SortKey) {
     rows.sort_by(|a, b| value(b).partial_cmp(&value(a)).unwrap_or(Ordering::Equal));
 }
 
-/// What was read of each host.
+/// The first rows of `rows` in order of `key`, largest first; all of them without `most`.
+///
+/// # Errors
+/// Those of `rows`.
+pub fn first(rows: &RowSource<'_>, key: SortKey, most: Option<usize>) -> io::Result<Vec<Row>> {
+    let mut first: Vec<Row> = Vec::new();
+    rows(&mut |row| {
+        first.push(row);
+        // What cannot be among the first any more goes, now and then.
+        if let Some(most) = most
+            && first.len() >= most.saturating_mul(2).max(1024)
+        {
+            sort(&mut first, key);
+            first.truncate(most);
+        }
+        Ok(())
+    })?;
+    sort(&mut first, key);
+    first.truncate(most.unwrap_or(usize::MAX));
+    Ok(first)
+}
+
+/// What was read of each host and layer. `sums` has their times and what could not be measured.
 #[must_use]
 pub fn hosts(
-    aggregate: &Aggregate,
-    coverage: &BTreeMap<String, Coverage>,
+    sums: &BTreeMap<Source, HostRow>,
+    coverage: &BTreeMap<Source, Coverage>,
     zone: &TimeZone,
 ) -> Vec<HostSummary> {
     let time = |at_us| times::rfc3339(at_us, zone);
-    let summary = |(host, coverage): (&String, &Coverage)| {
-        let mut sums = HostRow::default();
-        for row in aggregate.hosts.get(host).into_iter().flatten().map(|(_, row)| row) {
-            sums.add_time(row);
-        }
+    let none = HostRow::default();
+    let summary = |(source, coverage): (&Source, &Coverage)| {
+        let sums = sums.get(source).unwrap_or(&none);
         HostSummary {
-            host: host.clone(),
+            host: source.host.clone(),
+            layer: source.layer,
             first: time(coverage.first_us),
             last: time(coverage.last_us),
             windows: coverage.windows,

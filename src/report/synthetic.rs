@@ -1,7 +1,10 @@
 //! Records of made-up hosts, the same for the same seed on every machine: for tests, benchmarks
 //! and pictures. The arithmetic is that of integers, so no mathematics library can change it.
 
+pub mod fleet;
+
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -98,8 +101,17 @@ fn scale(ns: u64, log2: i64) -> u64 {
 
 /// The plan's records, in order, each with the requests that it was made from.
 pub fn windows(plan: &Plan) -> impl Iterator<Item = (Record, Vec<Request>)> + '_ {
-    let mut random = Random(plan.seed);
-    (0..plan.windows).map(move |seq| {
+    windows_in(plan, 0..plan.windows)
+}
+
+/// The records of some of the plan's windows. The random numbers depend on where the range begins,
+/// so that its parts can be made apart.
+pub fn windows_in(
+    plan: &Plan,
+    range: Range<u64>,
+) -> impl Iterator<Item = (Record, Vec<Request>)> + '_ {
+    let mut random = Random(plan.seed ^ range.start.rotate_left(32));
+    range.map(move |seq| {
         let mut requests = Vec::new();
         for (place, disk) in plan.disks.iter().enumerate() {
             fill(&mut requests, &mut random, place, disk, plan.window_us, seq);
@@ -241,7 +253,7 @@ fn slot_count((slot, count): (usize, u64)) -> SlotCount {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::reader::RecordView;
+    use crate::archive::reader::{Parser, Wanted};
 
     fn plan(seed: u64, detail: Detail) -> Plan {
         Plan {
@@ -283,8 +295,9 @@ mod tests {
             for (record, made_of) in windows(&plan(3, detail)) {
                 let mut line = Vec::new();
                 record.write_line(&mut line);
-                let view = RecordView::parse(&line).unwrap();
-                assert_eq!(view.latency_histogram[0].total, made_of.len() as u64);
+                let mut parser = Parser::default();
+                let view = parser.parse(&line, &Wanted::default()).unwrap().unwrap();
+                assert_eq!(view.devices().next().unwrap().total, made_of.len() as u64);
                 assert!(schema.is_valid(&serde_json::from_slice(&line).unwrap()));
                 requests += made_of.len();
             }

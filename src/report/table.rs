@@ -1,13 +1,16 @@
 //! The report as text: an aligned table for people, JSON, JSON Lines and CSV for programs.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::summary::{ALL, HostSummary, Row};
+use super::aggregate::Totals;
+use super::summary::{self, ALL, HostSummary, Row};
 use super::times;
 use super::units::{counted, duration, latency, printable, three_digits};
+use crate::archive::reader::Layer;
 
 /// Gaps of one host that the table names; the JSON has all.
 const GAPS_SHOWN: usize = 5;
@@ -60,65 +63,80 @@ impl Columns {
     /// # Errors
     /// Those of `out`.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let columns = self.lines.first().map_or(0, Vec::len);
-        let width = |column: usize| {
-            let cells = self.lines.iter().filter_map(|line| line.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        for line in &self.lines {
-            let mut text = String::new();
-            for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
-                if column > 0 {
-                    text.push_str("  ");
-                }
-                if column < self.left {
-                    text.push_str(&format!("{cell:<width$}"));
-                } else {
-                    text.push_str(&format!("{cell:>width$}"));
-                }
-            }
-            writeln!(out, "{}", text.trim_end())?;
-        }
-        Ok(())
+        let mut widths = Vec::new();
+        self.lines.iter().for_each(|line| widen(&mut widths, line));
+        self.lines.iter().try_for_each(|line| write_line(out, line, &widths, self.left))
     }
 }
+
+/// Makes `widths` wide enough for `cells`.
+fn widen(widths: &mut Vec<usize>, cells: &[String]) {
+    widths.resize(widths.len().max(cells.len()), 0);
+    for (width, cell) in widths.iter_mut().zip(cells) {
+        *width = (*width).max(cell.chars().count());
+    }
+}
+
+fn write_line(
+    out: &mut dyn Write,
+    cells: &[String],
+    widths: &[usize],
+    left: usize,
+) -> io::Result<()> {
+    let mut text = String::new();
+    for (column, (cell, &width)) in cells.iter().zip(widths).enumerate() {
+        if column > 0 {
+            text.push_str("  ");
+        }
+        if column < left {
+            text.push_str(&format!("{cell:<width$}"));
+        } else {
+            text.push_str(&format!("{cell:>width$}"));
+        }
+    }
+    writeln!(out, "{}", text.trim_end())
+}
+
+/// Where the rows of a report come from: calls what it is given with each of them, as often as it
+/// is asked. They need not be in memory.
+pub type RowSource<'a> = dyn Fn(&mut dyn FnMut(Row) -> io::Result<()>) -> io::Result<()> + 'a;
 
 /// Writes a report.
 ///
 /// # Errors
-/// Those of `out`.
+/// Those of `out` and of `rows`.
 pub fn write(
     out: &mut dyn Write,
     format: Format,
     hosts: &[HostSummary],
-    rows: &[Row],
+    rows: &RowSource<'_>,
     zone: &TimeZone,
 ) -> io::Result<()> {
     match format {
         Format::Table => table(out, hosts, rows, zone),
         Format::Json => {
-            #[derive(Serialize)]
-            struct Document<'a> {
-                hosts: &'a [HostSummary],
-                rows: &'a [Row],
-            }
-            serde_json::to_writer_pretty(&mut *out, &Document { hosts, rows })?;
-            writeln!(out)
+            // One object, written piece by piece.
+            write!(out, "{{\n\"hosts\": ")?;
+            serde_json::to_writer_pretty(&mut *out, hosts)?;
+            write!(out, ",\n\"rows\": [")?;
+            let mut separator = "";
+            rows(&mut |row| {
+                write!(out, "{separator}\n")?;
+                separator = ",";
+                serde_json::to_writer_pretty(&mut *out, &row).map_err(io::Error::from)
+            })?;
+            writeln!(out, "\n]\n}}")
         }
         Format::Jsonl => {
             for host in hosts {
                 json_line(out, "host", host)?;
             }
-            for row in rows {
-                json_line(out, "row", row)?;
-            }
-            Ok(())
+            rows(&mut |row| json_line(out, "row", &row))
         }
         Format::Csv => {
-            let mut csv = CsvRows::new(out);
-            rows.iter().try_for_each(|row| csv.write(row))?;
-            csv.finish()
+            let mut writer = csv::Writer::from_writer(out);
+            rows(&mut |row| write_csv_row(&mut writer, &row))?;
+            writer.flush()
         }
     }
 }
@@ -135,16 +153,13 @@ fn json_line(out: &mut dyn Write, kind: &str, value: &impl Serialize) -> io::Res
     writeln!(out)
 }
 
-/// Rows as CSV. The column `time` is there in any case, so that the columns never change.
-pub struct CsvRows<W: Write> {
-    writer: csv::Writer<W>,
-}
-
+/// A row as CSV. The column `time` is there in any case, so that the columns never change.
 #[derive(Serialize)]
 struct CsvRow<'a> {
     time: Option<&'a str>,
     host: &'a str,
     device: &'a str,
+    layer: &'a str,
     operation: &'a str,
     count: u64,
     iops: f64,
@@ -164,21 +179,13 @@ struct CsvRow<'a> {
     oldest_us: Option<f64>,
 }
 
-impl<W: Write> CsvRows<W> {
-    /// Begins with the header, once there is a row.
-    pub fn new(out: W) -> Self {
-        Self { writer: csv::Writer::from_writer(out) }
-    }
-
-    /// Writes one row.
-    ///
-    /// # Errors
-    /// Those of the output.
-    pub fn write(&mut self, row: &Row) -> io::Result<()> {
-        let line = CsvRow {
+impl<'a> CsvRow<'a> {
+    fn new(row: &'a Row) -> Self {
+        Self {
             time: row.time.as_deref(),
             host: &row.host,
             device: &row.device,
+            layer: row.layer.name(),
             operation: row.operation,
             count: row.count,
             iops: row.iops,
@@ -196,17 +203,30 @@ impl<W: Write> CsvRows<W> {
             inflight_mean: row.inflight_mean,
             inflight_max: row.inflight_max,
             oldest_us: row.oldest_us,
-        };
-        self.writer.serialize(line).map_err(io_error)
+        }
     }
+}
 
-    /// Writes what is still held back.
-    ///
-    /// # Errors
-    /// Those of the output.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.writer.flush()
-    }
+/// Writes one row, and before the first one the header if `writer` has headers.
+///
+/// # Errors
+/// Those of the output.
+pub(super) fn write_csv_row<W: Write>(writer: &mut csv::Writer<W>, row: &Row) -> io::Result<()> {
+    writer.serialize(CsvRow::new(row)).map_err(io_error)
+}
+
+/// The header of rows as CSV.
+///
+/// # Errors
+/// None but those of memory.
+pub(super) fn csv_header() -> io::Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let nobody = ("", "", Layer::default());
+    write_csv_row(&mut writer, &summary::row(nobody, ALL, &Totals::default(), None, 0))?;
+    let mut lines = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+    let end = lines.iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    lines.truncate(end);
+    Ok(lines)
 }
 
 /// The I/O error in a CSV error; a closed pipe must stay recognisable.
@@ -220,67 +240,124 @@ pub(super) fn io_error(error: csv::Error) -> io::Error {
 fn table(
     out: &mut dyn Write,
     hosts: &[HostSummary],
-    rows: &[Row],
+    rows: &RowSource<'_>,
     zone: &TimeZone,
 ) -> io::Result<()> {
     write_hosts(out, hosts, zone)?;
-    if rows.is_empty() {
+    // The rows come twice, first to be measured: they need not fit into memory.
+    let mut shape = Shape::default();
+    rows(&mut |row| {
+        shape.see(&row, zone);
+        Ok(())
+    })?;
+    if shape.first_host.is_none() {
         return Ok(());
     }
     writeln!(out)?;
-    columns(rows, zone).write(out)?;
+    let header = HEADER.map(String::from).to_vec();
+    widen(&mut shape.widths, &header);
+    shape.write(out, header)?;
+    rows(&mut |row| shape.write(out, cells(&row, zone)))?;
     writeln!(out, "\n{ERROR_BOUND}")?;
-    if rows.iter().any(|row| row.resolution == "log2") {
+    if shape.coarse {
         writeln!(out, "{ERROR_BOUND_LOG2}")?;
     }
     Ok(())
 }
 
-fn columns(rows: &[Row], zone: &TimeZone) -> Columns {
-    let cut = rows.iter().any(|row| row.time.is_some());
-    let many = rows.iter().any(|row| row.host != rows[0].host);
-    // Requeues and requests in flight are per device: shown where its row of all operations is.
-    let devices = rows.iter().any(|row| row.operation == ALL);
-    let mut header: Vec<&str> = Vec::new();
-    header.extend(many.then_some("HOST"));
-    header.extend(["DEVICE", "OP"]);
-    header.extend(cut.then_some("FROM"));
-    let left = header.len();
-    header.extend(["COUNT", "IOPS", "MB/S", "MEAN", "P50", "P90", "P99", "P99.9", "MAX", "ERRORS"]);
-    if devices {
-        header.extend(["REQUEUES", "IN FLIGHT", "MOST", "OLDEST"]);
+/// All columns, of which those are shown that have something to say.
+const HEADER: [&str; 18] = [
+    "HOST",
+    "DEVICE",
+    "OP",
+    "FROM",
+    "COUNT",
+    "IOPS",
+    "MB/S",
+    "MEAN",
+    "P50",
+    "P90",
+    "P99",
+    "P99.9",
+    "MAX",
+    "ERRORS",
+    "REQUEUES",
+    "IN FLIGHT",
+    "MOST",
+    "OLDEST",
+];
+/// Place of `FROM` in [`HEADER`].
+const FROM: usize = 3;
+/// Place of the first column that is about a device and not an operation.
+const OF_DEVICE: usize = 14;
+
+/// What a table of many rows looks like.
+#[derive(Debug, Default)]
+struct Shape {
+    widths: Vec<usize>,
+    first_host: Option<String>,
+    /// Rows of several hosts.
+    many: bool,
+    /// Rows over time.
+    cut: bool,
+    /// Rows of all operations: requeues and requests in flight are shown there.
+    devices: bool,
+    /// Percentiles from log2 slots.
+    coarse: bool,
+}
+
+impl Shape {
+    fn see(&mut self, row: &Row, zone: &TimeZone) {
+        widen(&mut self.widths, &cells(row, zone));
+        let first = self.first_host.get_or_insert_with(|| row.host.clone());
+        self.many |= *first != row.host;
+        self.cut |= row.time.is_some();
+        self.devices |= row.operation == ALL;
+        self.coarse |= row.resolution == "log2";
     }
-    let mut columns = Columns::new(left, &header);
-    for row in rows {
-        let mut cells = Vec::new();
-        cells.extend(many.then(|| printable(&row.host).into_owned()));
-        cells.extend([printable(&row.device).into_owned(), row.operation.to_owned()]);
-        cells.extend(cut.then(|| times::civil(row.begin_us, zone)));
-        let exact = |us: Option<f64>| us.map_or("-".into(), |us| latency(us * 1e3));
-        let near = |us: Option<f64>| {
-            let mark = if us.is_some() && row.resolution == "log2" { "~" } else { "" };
-            format!("{mark}{}", exact(us))
+
+    fn write(&self, out: &mut dyn Write, cells: Vec<String>) -> io::Result<()> {
+        let shown = |column: usize| match column {
+            0 => self.many,
+            FROM => self.cut,
+            OF_DEVICE.. => self.devices,
+            _ => true,
         };
-        cells.extend([row.count.to_string(), three_digits(row.iops), three_digits(row.mb_per_s)]);
-        cells.push(exact(row.mean_us));
-        cells.extend([row.p50_us, row.p90_us, row.p99_us, row.p999_us].map(near));
-        cells.extend([exact(row.max_us), row.errors.to_string()]);
-        if devices {
-            let or_blank = |cell: Option<String>| cell.unwrap_or_default();
-            cells.extend([
-                or_blank(row.requeues.map(|count| count.to_string())),
-                or_blank(row.inflight_mean.map(three_digits)),
-                or_blank(row.inflight_max.map(|count| count.to_string())),
-                or_blank(row.oldest_us.map(
-                    |us| {
-                        if us > 0.0 { latency(us * 1e3) } else { "-".into() }
-                    },
-                )),
-            ]);
-        }
-        columns.push(cells);
+        let left = (0..=FROM).filter(|&column| shown(column)).count();
+        let columns = cells.into_iter().zip(&self.widths).enumerate();
+        let (cells, widths): (Vec<_>, Vec<_>) =
+            columns.filter(|(column, _)| shown(*column)).map(|(_, column)| column).unzip();
+        write_line(out, &cells, &widths, left)
     }
-    columns
+}
+
+/// A row's cells, one for each of [`HEADER`].
+fn cells(row: &Row, zone: &TimeZone) -> Vec<String> {
+    let from = if row.time.is_some() { times::civil(row.begin_us, zone) } else { String::new() };
+    let mut cells = vec![
+        printable(&row.host).into_owned(),
+        summary::label(&row.device, row.layer),
+        row.operation.to_owned(),
+        from,
+    ];
+    let exact = |us: Option<f64>| us.map_or("-".into(), |us| latency(us * 1e3));
+    let near = |us: Option<f64>| {
+        let mark = if us.is_some() && row.resolution == "log2" { "~" } else { "" };
+        format!("{mark}{}", exact(us))
+    };
+    cells.extend([row.count.to_string(), three_digits(row.iops), three_digits(row.mb_per_s)]);
+    cells.push(exact(row.mean_us));
+    cells.extend([row.p50_us, row.p90_us, row.p99_us, row.p999_us].map(near));
+    cells.extend([exact(row.max_us), row.errors.to_string()]);
+    let or_blank = |cell: Option<String>| cell.unwrap_or_default();
+    let age = |us: f64| if us > 0.0 { latency(us * 1e3) } else { "-".into() };
+    cells.extend([
+        or_blank(row.requeues.map(|count| count.to_string())),
+        or_blank(row.inflight_mean.map(three_digits)),
+        or_blank(row.inflight_max.map(|count| count.to_string())),
+        or_blank(row.oldest_us.map(age)),
+    ]);
+    cells
 }
 
 /// One host in words: what was read, and before anything else is believed, what is missing.
@@ -289,8 +366,9 @@ fn write_host(out: &mut dyn Write, host: &HostSummary, zone: &TimeZone) -> io::R
     let span_us = last_us.saturating_sub(first_us);
     writeln!(
         out,
-        "{}: {} from {} to {} {} ({}), {}",
+        "{}{}: {} from {} to {} {} ({}), {}",
         printable(&host.host),
+        host.layer.suffix(),
         counted(host.windows, "window"),
         times::civil(first_us, zone),
         times::civil(last_us, zone),
@@ -347,7 +425,8 @@ fn losses(host: &HostSummary) -> [(u64, &'static str); 6] {
 
 /// Every host, or of a fleet only what is worth a word.
 fn write_hosts(out: &mut dyn Write, hosts: &[HostSummary], zone: &TimeZone) -> io::Result<()> {
-    if hosts.len() <= HOSTS_SHOWN {
+    let names: BTreeSet<_> = hosts.iter().map(|host| &host.host).collect();
+    if names.len() <= HOSTS_SHOWN {
         return hosts.iter().try_for_each(|host| write_host(out, host, zone));
     }
     let incomplete = |host: &&HostSummary| {
@@ -360,7 +439,7 @@ fn write_hosts(out: &mut dyn Write, hosts: &[HostSummary], zone: &TimeZone) -> i
     writeln!(
         out,
         "{} hosts: {} from {} to {} {}; {} with something missing",
-        hosts.len(),
+        names.len(),
         counted(hosts.iter().map(|host| host.windows).sum(), "window"),
         times::civil(first_us, zone),
         times::civil(last_us, zone),
@@ -384,6 +463,7 @@ mod tests {
     fn host(name: &str) -> HostSummary {
         HostSummary {
             host: name.into(),
+            layer: Layer::Request,
             first: String::new(),
             last: String::new(),
             windows: 720,

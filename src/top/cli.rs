@@ -12,9 +12,8 @@ use super::pace::Speed;
 use super::player::Source;
 use super::state::Sort;
 use super::window::Intake;
-use crate::archive::reader::Input;
+use crate::archive::reader::{Input, Wanted};
 use crate::config::{self, ConfigFile};
-use crate::report::aggregate::Selection;
 use crate::report::cli::{Failure, globs};
 
 /// What to follow, or to replay.
@@ -129,8 +128,8 @@ impl LiveArgs {
     /// # Errors
     /// When a glob is none.
     pub fn intake(&self) -> Result<Intake, Failure> {
-        let selection = Selection { devices: globs(&self.device)?, ..Selection::default() };
-        Ok(Intake::new(selection, globs(&self.host)?))
+        let wanted = Wanted { devices: globs(&self.device)?, ..Wanted::default() };
+        Ok(Intake::new(wanted, globs(&self.host)?))
     }
 
     /// The zone in which times are shown.

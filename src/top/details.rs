@@ -5,6 +5,7 @@ use ratatui::text::{Line, Span};
 
 use super::state::{Details, State};
 use super::view::{Look, pad, short, time, wrapped};
+use crate::archive::reader::Layer;
 use crate::histogram;
 use crate::record::Operations;
 use crate::report::aggregate::Totals;
@@ -85,7 +86,7 @@ fn operation(
     look: Look,
     width: usize,
 ) -> Line<'static> {
-    let row = summary::row("", "", name, totals, None, length_us);
+    let row = summary::row(("", "", Layer::default()), name, totals, None, length_us);
     let coarse = row.resolution != "fine";
     let cells = [
         short(row.count),

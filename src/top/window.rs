@@ -1,15 +1,14 @@
 //! One window as the live views need it, and what is missing between it and the one before. Pure.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use globset::GlobSet;
-use serde::Deserialize;
 
-use crate::archive::reader::{LineError, RecordView, Seen, Sink};
+use crate::archive::reader::{Layer, LineError, Parser, Seen, Sink, Wanted};
 use crate::record::Audit;
-use crate::report::aggregate::{Aggregate, Device, Selection};
+use crate::report::aggregate::{Aggregate, Device};
 use crate::report::summary::{self, ALL};
+use crate::report::times::Rows;
 use crate::report::units::counted;
 
 /// The layer of the block I/O stack that a record is about when it does not say.
@@ -93,37 +92,31 @@ pub struct Before {
     pub restarted: bool,
 }
 
-/// The key of a record that says which layer it is about.
-#[derive(Deserialize)]
-struct LayerOf<'a> {
-    #[serde(borrow, default)]
-    layer: Option<Cow<'a, str>>,
-}
-
 impl Window {
-    /// Reads one line, with the devices that `selection` asks for.
+    /// Reads one line, with the devices that are `wanted`; `None` when the window is not.
     ///
     /// # Errors
     /// When the line is no record that can be used.
-    pub fn parse(line: &[u8], selection: &Selection) -> Result<Self, LineError> {
-        let record = RecordView::parse(line)?;
-        let layer = serde_json::from_slice::<LayerOf<'_>>(line)
-            .map_err(|_| LineError::NoRecord("`layer` is no string".into()))?
-            .layer;
-        let mut sums = Aggregate::new(selection.clone());
+    pub fn parse(
+        parser: &mut Parser,
+        line: &[u8],
+        wanted: &Wanted,
+    ) -> Result<Option<Self>, LineError> {
+        let Some(record) = parser.parse(line, wanted)? else { return Ok(None) };
+        let mut sums = Aggregate::new(Rows::default());
         sums.take(&record);
-        let rows = sums.hosts.remove(&*record.host).unwrap_or_default();
+        let rows = sums.sources.into_values().next().unwrap_or_default();
         let row = rows.into_values().next().unwrap_or_default();
         let devices = row.devices.into_iter().map(|(name, device)| {
-            let now = record.inflight.iter().filter(|inflight| *inflight.device_name == name);
+            let now = record.inflight().filter(|inflight| *inflight.name == name);
             let in_flight = now.map(|inflight| inflight.count).sum();
             let figures = Figures::of(&device, in_flight, record.length_us());
             DeviceWindow { name, figures, device }
         });
-        Ok(Self {
+        Ok(Some(Self {
             stream: Stream {
                 host: record.host.clone().into_owned(),
-                layer: layer.map_or_else(|| REQUEST_LAYER.into(), Cow::into_owned),
+                layer: record.layer.name().into(),
             },
             boot_id: record.boot_id.clone().into_owned(),
             seq: record.seq,
@@ -132,7 +125,7 @@ impl Window {
             audit: record.audit,
             devices: devices.collect(),
             before: Before::default(),
-        })
+        }))
     }
 
     /// What was missed in this window and just before it.
@@ -145,7 +138,8 @@ impl Window {
 
 impl Figures {
     fn of(device: &Device, in_flight: u64, length_us: u64) -> Self {
-        let row = summary::row("", "", ALL, &device.all(), Some(device), length_us);
+        let row =
+            summary::row(("", "", Layer::default()), ALL, &device.all(), Some(device), length_us);
         Self {
             iops: row.iops,
             mb_per_s: row.mb_per_s,
@@ -246,17 +240,18 @@ pub enum Taken {
 /// Takes lines: each window once, with what is missing before it.
 #[derive(Debug, Default)]
 pub struct Intake {
-    selection: Selection,
+    wanted: Wanted,
     hosts: Option<GlobSet>,
+    parser: Parser,
     seen: Seen,
     last: HashMap<Stream, (String, u64)>,
 }
 
 impl Intake {
-    /// Takes windows of these hosts (none: of all) with the devices of `selection`.
+    /// Takes windows of these hosts (none: of all) with the devices of `wanted`.
     #[must_use]
-    pub fn new(selection: Selection, hosts: Option<GlobSet>) -> Self {
-        Self { selection, hosts, ..Self::default() }
+    pub fn new(wanted: Wanted, hosts: Option<GlobSet>) -> Self {
+        Self { wanted, hosts, ..Self::default() }
     }
 
     /// Takes one line, without its newline. A line that is not `complete` is only reported as torn
@@ -265,8 +260,9 @@ impl Intake {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Taken::Nothing;
         }
-        let mut window = match Window::parse(line, &self.selection) {
-            Ok(window) => window,
+        let mut window = match Window::parse(&mut self.parser, line, &self.wanted) {
+            Ok(Some(window)) => window,
+            Ok(None) => return Taken::Nothing,
             Err(error) if complete => return Taken::Damaged(error.to_string()),
             Err(error) => return Taken::Damaged(format!("is torn (no newline): {error}")),
         };
@@ -276,7 +272,8 @@ impl Intake {
         }
         // Each layer has numbers of its own, which nothing else that is seen may cover.
         let run = format!("{}/{}", window.boot_id, stream.layer);
-        if !self.seen.insert(&stream.host, &run, window.seq, window.end_us, window.length_us) {
+        let key = (&*stream.host, Layer::default(), &*run);
+        if !self.seen.note(key, window.seq, window.end_us, window.length_us) {
             return Taken::Nothing;
         }
         if let Some((boot_id, seq)) = self.last.get(stream) {
@@ -420,10 +417,10 @@ pub(super) mod tests {
     #[test]
     fn only_the_hosts_and_devices_asked_for() {
         let globs = |glob| crate::report::cli::globs(&[String::from(glob)]).unwrap();
-        let mut intake = Intake::new(Selection::default(), globs("web-*"));
+        let mut intake = Intake::new(Wanted::default(), globs("web-*"));
         assert_eq!(intake.take(&line(&record(0, &[])), true), Taken::Nothing);
-        let selection = Selection { devices: globs("sd*"), ..Selection::default() };
-        let mut intake = Intake::new(selection, None);
+        let wanted = Wanted { devices: globs("sd*"), ..Wanted::default() };
+        let mut intake = Intake::new(wanted, None);
         let window = window(&mut intake, &line(&record(0, &[("sda", 1), ("nvme0n1", 1)])));
         assert_eq!(window.devices.iter().map(|d| &*d.name).collect::<Vec<_>>(), ["sda"]);
     }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use super::TimeRange;
 
 /// Half of the longest window (1 h): so much earlier than its end can the middle of a window lie.
-const HALF_WINDOW_MS: i64 = 1_800_000;
+pub(super) const HALF_WINDOW_MS: i64 = 1_800_000;
 
 /// One input.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +32,15 @@ impl Input {
         match self {
             Self::Stdin => "standard input".into(),
             Self::File(path) => path.display().to_string(),
+        }
+    }
+
+    /// Bytes to read, as far as known.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Stdin => 0,
+            Self::File(path) => fs::metadata(path).map_or(0, |metadata| metadata.len()),
         }
     }
 }

@@ -6,16 +6,29 @@
 //! time: `seq` alone begins at 0 again whenever the daemon starts. To keep a set of all windows
 //! would cost memory that grows with the archives, so runs of consecutive windows are kept as
 //! [`Piece`]s, which predict the time of each of their windows to a quarter of its length.
+//!
+//! Each layer has a line per window of its own, numbered by itself.
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::view::{Layer, RecordView};
+
 /// Most windows in one piece: bounds the drift within it, and the search for it.
-const PIECE_WINDOWS: u64 = 256;
+const PIECE_WINDOWS: u64 = 4096;
+
+/// Who records: a host, and where in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Source {
+    /// Host name.
+    pub host: String,
+    /// Where the requests were measured.
+    pub layer: Layer,
+}
 
 /// What has been read of all hosts.
 #[derive(Debug, Default)]
 pub struct Seen {
-    hosts: HashMap<String, HashMap<String, Boot>>,
+    hosts: HashMap<String, [HashMap<String, Boot>; Layer::ALL.len()]>,
     /// Windows that were met again.
     pub duplicates: u64,
 }
@@ -52,7 +65,7 @@ pub struct Gap {
     pub windows: u64,
 }
 
-/// How completely one host's time is covered by what was read.
+/// How completely one layer of one host is covered by what was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
     /// Begin of the first window, µs since the Unix epoch.
@@ -132,20 +145,27 @@ impl Boot {
 }
 
 impl Seen {
-    /// Notes a window that ends at `end_us` and is `length_us` long. False when it has been seen
-    /// before, and must not be counted again.
-    pub fn insert(
+    /// Notes the window of `record`. False when it has been seen before, and must not be counted
+    /// again.
+    pub fn insert(&mut self, record: &RecordView<'_>) -> bool {
+        let RecordView { host, boot_id, layer, seq, .. } = record;
+        self.note((host, *layer, boot_id), *seq, record.end_us(), record.length_us())
+    }
+
+    /// Notes window `seq` of a host, layer and boot, which ends at `end_us` and is `length_us`
+    /// long.
+    pub fn note(
         &mut self,
-        host: &str,
-        boot_id: &str,
+        (host, layer, boot_id): (&str, Layer, &str),
         seq: u64,
         end_us: i64,
         length_us: u64,
     ) -> bool {
         if !self.hosts.contains_key(host) {
-            self.hosts.insert(host.to_owned(), HashMap::new());
+            self.hosts.insert(host.to_owned(), Default::default());
         }
-        let Some(boots) = self.hosts.get_mut(host) else { return true };
+        let Some(layers) = self.hosts.get_mut(host) else { return true };
+        let boots = &mut layers[layer as usize];
         if !boots.contains_key(boot_id) {
             boots.insert(boot_id.to_owned(), Boot::default());
         }
@@ -156,11 +176,19 @@ impl Seen {
         new
     }
 
-    /// The coverage of every host that was seen, by name. It does not depend on the order in which
-    /// the windows came.
+    /// The coverage of everything that was seen. It does not depend on the order in which the
+    /// windows came.
     #[must_use]
-    pub fn coverage(&self) -> BTreeMap<String, Coverage> {
-        self.hosts.iter().map(|(host, boots)| (host.clone(), coverage(boots))).collect()
+    pub fn coverage(&self) -> BTreeMap<Source, Coverage> {
+        let mut all = BTreeMap::new();
+        for (host, layers) in &self.hosts {
+            for (layer, boots) in Layer::ALL.into_iter().zip(layers) {
+                if !boots.is_empty() {
+                    all.insert(Source { host: host.clone(), layer }, coverage(boots));
+                }
+            }
+        }
+        all
     }
 }
 
@@ -208,13 +236,18 @@ mod tests {
     use std::collections::HashSet;
 
     const STEP: i64 = 5_000_000;
+    const KEY: (&str, Layer, &str) = ("h", Layer::Request, "b");
 
     fn window(seq: u64) -> (u64, i64) {
         (seq, 1_000_000_000_000 + seq as i64 * STEP)
     }
 
     fn insert(seen: &mut Seen, (seq, end_us): (u64, i64)) -> bool {
-        seen.insert("h", "b", seq, end_us, STEP as u64)
+        seen.note(KEY, seq, end_us, STEP as u64)
+    }
+
+    fn of_host(seen: &Seen) -> Coverage {
+        seen.coverage()[&Source { host: "h".into(), layer: Layer::Request }].clone()
     }
 
     #[test]
@@ -228,7 +261,7 @@ mod tests {
         }
         assert!(insert(&mut seen, window(1000)));
         assert_eq!(seen.duplicates, 2000);
-        let coverage = &seen.coverage()["h"];
+        let coverage = &of_host(&seen);
         assert_eq!(coverage.windows, 2001);
         assert_eq!(coverage.runs, 1);
         assert_eq!(coverage.overlaps, 0);
@@ -257,9 +290,9 @@ mod tests {
         for seq in 0..100 {
             assert!(insert(&mut seen, later(seq)));
         }
-        assert!(seen.insert("h", "other boot", 0, window(400).1, STEP as u64));
-        assert!(seen.insert("other host", "b", 0, window(0).1, STEP as u64));
-        let coverage = &seen.coverage()["h"];
+        assert!(seen.note(("h", Layer::Request, "other boot"), 0, window(400).1, STEP as u64));
+        assert!(seen.note(("other host", Layer::Request, "b"), 0, window(0).1, STEP as u64));
+        let coverage = &of_host(&seen);
         assert_eq!((coverage.runs, coverage.windows), (3, 201));
         assert_eq!(coverage.gaps, []);
     }
@@ -270,7 +303,7 @@ mod tests {
         insert(&mut seen, window(7));
         let (seq, end_us) = (3, window(20).1);
         insert(&mut seen, (seq, end_us));
-        let coverage = &seen.coverage()["h"];
+        let coverage = &of_host(&seen);
         assert_eq!(coverage.gaps.len(), 1);
         assert_eq!(coverage.gaps[0].windows, 3);
     }
@@ -293,14 +326,14 @@ mod tests {
             })
             .collect();
         for &(seq, end_us, length) in &windows {
-            assert!(seen.insert("h", "b", seq, end_us, length), "{seq}");
+            assert!(seen.note(KEY, seq, end_us, length), "{seq}");
         }
         for &(seq, end_us, length) in windows.iter().rev() {
-            assert!(!seen.insert("h", "b", seq, end_us, length), "{seq}");
+            assert!(!seen.note(KEY, seq, end_us, length), "{seq}");
         }
-        let coverage = &seen.coverage()["h"];
+        let coverage = &of_host(&seen);
         assert_eq!((coverage.windows, coverage.gaps.len(), coverage.overlaps), (3000, 0, 0));
-        assert!(seen.hosts["h"]["b"].pieces.len() < 400);
+        assert!(seen.hosts["h"][0]["b"].pieces.len() < 400);
     }
 
     #[test]
@@ -309,7 +342,25 @@ mod tests {
         for seq in 0..518_400 {
             insert(&mut seen, window(seq));
         }
-        assert!(seen.hosts["h"]["b"].pieces.len() <= 518_400 / 256 + 1);
+        assert!(seen.hosts["h"][0]["b"].pieces.len() <= 518_400 / PIECE_WINDOWS as usize + 1);
+    }
+
+    #[test]
+    fn each_layer_is_numbered_by_itself() {
+        let mut seen = Seen::default();
+        for seq in 0..100 {
+            assert!(insert(&mut seen, window(seq)));
+            if !(20..30).contains(&seq) {
+                assert!(seen.note(("h", Layer::Bio, "b"), seq, window(seq).1, STEP as u64));
+            }
+        }
+        let coverage = seen.coverage();
+        let gaps = |layer| {
+            let coverage = &coverage[&Source { host: "h".into(), layer }];
+            (coverage.windows, coverage.gaps.len(), coverage.overlaps)
+        };
+        assert_eq!(gaps(Layer::Request), (100, 0, 0));
+        assert_eq!(gaps(Layer::Bio), (90, 1, 0));
     }
 
     #[test]
@@ -319,17 +370,17 @@ mod tests {
             insert(&mut seen, window(seq));
             assert!(insert(&mut seen, (seq + 1000, window(seq).1)));
         }
-        assert!(seen.coverage()["h"].overlaps > 0);
+        assert!(of_host(&seen).overlaps > 0);
     }
 
     #[test]
     fn extreme_numbers_do_not_overflow() {
         let mut seen = Seen::default();
-        assert!(seen.insert("h", "b", u64::MAX, i64::MAX, u64::MAX));
-        assert!(seen.insert("h", "b", 0, 0, 0));
-        assert!(!seen.insert("h", "b", 0, 0, 0));
-        assert!(seen.insert("h", "b", u64::MAX - 1, i64::MAX, u64::MAX));
-        assert_eq!(seen.coverage()["h"].windows, 3);
+        assert!(seen.note(KEY, u64::MAX, i64::MAX, u64::MAX));
+        assert!(seen.note(KEY, 0, 0, 0));
+        assert!(!seen.note(KEY, 0, 0, 0));
+        assert!(seen.note(KEY, u64::MAX - 1, i64::MAX, u64::MAX));
+        assert_eq!(of_host(&seen).windows, 3);
     }
 
     proptest! {
@@ -341,10 +392,10 @@ mod tests {
             for seq in seqs {
                 let (seq, end_us) = window(seq);
                 let end_us = end_us + (seq as i64 * 7919) % (jitter + 1);
-                prop_assert_eq!(seen.insert("h", "b", seq, end_us, STEP as u64), set.insert(seq));
+                prop_assert_eq!(seen.note(KEY, seq, end_us, STEP as u64), set.insert(seq));
             }
             let last = set.iter().max().unwrap() - set.iter().min().unwrap() + 1;
-            let coverage = &seen.coverage()["h"];
+            let coverage = &of_host(&seen);
             prop_assert_eq!(coverage.windows, set.len() as u64);
             let missing: u64 = coverage.gaps.iter().map(|gap| gap.windows).sum();
             prop_assert_eq!(missing, last - set.len() as u64);

@@ -1,63 +1,214 @@
-//! A record as a reader sees it: borrowed from the line, without the keys that no reader needs.
+//! A record as a reader sees it: parsed into memory that the next record uses again, without the
+//! keys that no reader needs.
+
+mod seeds;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use serde::Deserialize;
+use globset::GlobSet;
+use serde::de::DeserializeSeed as _;
+use serde::{Deserialize, Serialize};
 
+use super::TimeRange;
 use crate::histogram;
-use crate::record::{Audit, OperationStats, Operations, SCHEMA_VERSION};
+use crate::record::{Audit, Operations, SCHEMA_VERSION};
 
 /// Unix seconds of the first instant that a record cannot have: the year 10,000.
 const TIMESTAMP_END: f64 = 253_402_300_800.0;
+/// Number of operations that a record tells apart.
+const OPERATIONS: usize = Operations::NAMES.len();
 
-/// One record, version 1, borrowed from its line. The keys are those of
-/// [`Record`](crate::record::Record); `iso_timestamp`, `buckets` and unknown keys are skipped.
-#[derive(Clone, Debug, Deserialize)]
+/// Where requests were measured, in ascending distance from the device.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    /// Requests, from issue to completion: records without the key `layer`.
+    #[default]
+    Request,
+    /// Bios of devices that have no requests, for example device mapper's.
+    Bio,
+}
+
+impl Layer {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Request, Self::Bio];
+
+    /// The layer's name, which the key `layer` has.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Bio => "bio",
+        }
+    }
+
+    /// What people read behind a name: nothing, or ` (bio)`.
+    #[must_use]
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Request => "",
+            Self::Bio => " (bio)",
+        }
+    }
+}
+
+/// What of the records is wanted; the rest is skipped where that saves time. What is skipped is
+/// checked no further than that it is JSON.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Windows of this time.
+    pub range: TimeRange,
+    /// Devices; none: all.
+    pub devices: Option<GlobSet>,
+    /// Operations, in the order of [`Operations::NAMES`]; none: all.
+    pub operations: Option<[bool; OPERATIONS]>,
+}
+
+impl Wanted {
+    /// Whether the device of that name is.
+    #[must_use]
+    pub fn device(&self, name: &str) -> bool {
+        self.devices.as_ref().is_none_or(|devices| devices.is_match(name))
+    }
+
+    /// Whether the operation at that place of [`Operations::NAMES`] is.
+    #[must_use]
+    pub fn operation(&self, place: usize) -> bool {
+        self.operations.is_none_or(|wanted| wanted[place])
+    }
+}
+
+/// Parses lines; the memory for one record serves the next.
+#[derive(Debug, Default)]
+pub struct Parser {
+    /// Names of devices, one behind the other.
+    names: String,
+    devices: Vec<Device>,
+    operations: Vec<Operation>,
+    pairs: Vec<(u16, u64)>,
+    inflight: Vec<Inflight>,
+}
+
+#[derive(Debug)]
+struct Device {
+    name: Range<usize>,
+    total: u64,
+    requeues: u64,
+    operations: Range<usize>,
+    /// Whether the operations were parsed and can be checked.
+    wanted: bool,
+}
+
+#[derive(Debug)]
+struct Operation {
+    place: usize,
+    total: u64,
+    bytes: u64,
+    sum_us: f64,
+    max_us: f64,
+    errors: u64,
+    pairs: Pairs,
+}
+
+/// The histogram of an operation.
+#[derive(Debug, Default)]
+enum Pairs {
+    /// Not there.
+    #[default]
+    None,
+    /// There, but not wanted.
+    Skipped,
+    Fine(Range<usize>),
+    Slots(Range<usize>),
+    /// There twice, which is no record.
+    Both,
+}
+
+#[derive(Debug)]
+struct Inflight {
+    name: Range<usize>,
+    count: u64,
+    mean: f64,
+    max: u64,
+    oldest_us: f64,
+}
+
+/// What a record says besides its devices.
+#[derive(Debug)]
+struct Head<'a> {
+    timestamp: f64,
+    schema: u32,
+    host: Cow<'a, str>,
+    boot_id: Cow<'a, str>,
+    layer: Option<Cow<'a, str>>,
+    seq: u64,
+    window_s: f64,
+    audit: Audit,
+}
+
+/// One record, version 1. The keys are those of [`Record`](crate::record::Record);
+/// `iso_timestamp`, `buckets`, `device_id` and unknown keys are skipped.
+#[derive(Clone, Debug)]
 pub struct RecordView<'a> {
     /// End of the window, Unix seconds.
     pub timestamp: f64,
-    /// Version of the record's shape.
-    pub schema: u32,
     /// Host name.
-    #[serde(borrow)]
     pub host: Cow<'a, str>,
     /// The kernel's boot id.
-    #[serde(borrow)]
     pub boot_id: Cow<'a, str>,
+    /// Where the requests were measured.
+    pub layer: Layer,
     /// Number of the window in its run of the daemon.
     pub seq: u64,
     /// True length of the window, seconds.
     pub window_s: f64,
-    /// Latencies by device.
-    #[serde(borrow)]
-    pub latency_histogram: Vec<DeviceView<'a>>,
-    /// Requests in flight by device.
-    #[serde(borrow)]
-    pub inflight: Vec<InflightView<'a>>,
     /// What could not be measured.
     pub audit: Audit,
+    parser: &'a Parser,
 }
 
 /// Latency of one device in one window.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug)]
 pub struct DeviceView<'a> {
     /// Kernel name of the disk.
-    #[serde(borrow)]
-    pub device_name: Cow<'a, str>,
+    pub name: &'a str,
     /// Requests finally completed.
     pub total: u64,
-    /// The same by operation.
-    pub ops: Operations,
     /// Requests given back to the queue.
     pub requeues: u64,
+    parser: &'a Parser,
+    operations: &'a [Operation],
+}
+
+/// One operation of one device in one window.
+#[derive(Clone, Copy, Debug)]
+pub struct OperationView<'a> {
+    /// Its place in [`Operations::NAMES`].
+    pub place: usize,
+    /// Requests finally completed.
+    pub total: u64,
+    /// Bytes of those requests.
+    pub bytes: u64,
+    /// Sum of their latencies, µs.
+    pub sum_us: f64,
+    /// Largest of their latencies, µs.
+    pub max_us: f64,
+    /// Requests that completed with an error.
+    pub errors: u64,
+    /// Whether `pairs` are fine buckets; otherwise they are log2 slots.
+    pub fine: bool,
+    /// Index (checked) and count of the histogram's places that are not empty.
+    pub pairs: &'a [(u16, u64)],
 }
 
 /// Requests of one device in flight.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug)]
 pub struct InflightView<'a> {
     /// Kernel name of the disk.
-    #[serde(borrow)]
-    pub device_name: Cow<'a, str>,
+    pub name: &'a str,
     /// Requests in flight at the end of the window.
     pub count: u64,
     /// Time-weighted mean over the window.
@@ -77,6 +228,11 @@ pub enum LineError {
          use a newer blkiolat"
     )]
     FutureSchema(u64),
+    /// The record is of a layer that this reader does not know.
+    #[error(
+        "is a record of the layer `{0}`, which this blkiolat does not know: use a newer blkiolat"
+    )]
+    UnknownLayer(String),
     /// The line is no record.
     #[error("is no record of version {SCHEMA_VERSION}: {0}")]
     NoRecord(String),
@@ -88,22 +244,105 @@ struct Version {
     schema: u64,
 }
 
-impl<'a> RecordView<'a> {
-    /// Reads one line.
+impl Parser {
+    /// Reads one line; `None` when its time is certainly not wanted.
     ///
     /// # Errors
     /// When the line is no record of this version, or one that contradicts itself: then its counts
     /// cannot be trusted, and none of it is used.
-    pub fn parse(line: &'a [u8]) -> Result<Self, LineError> {
-        let record: Self =
-            serde_json::from_slice(line).map_err(|error| version_or(line, &error))?;
-        if record.schema > SCHEMA_VERSION {
-            return Err(LineError::FutureSchema(record.schema.into()));
+    pub fn parse<'a>(
+        &'a mut self,
+        line: &'a [u8],
+        wanted: &Wanted,
+    ) -> Result<Option<RecordView<'a>>, LineError> {
+        self.clear();
+        let mut json = serde_json::Deserializer::from_slice(line);
+        let head = seeds::RecordSeed { parser: self, wanted }
+            .deserialize(&mut json)
+            .and_then(|head| json.end().map(|()| head))
+            .map_err(|error| version_or(line, &error))?;
+        let Some(head) = head else { return Ok(None) };
+        if head.schema > SCHEMA_VERSION {
+            return Err(LineError::FutureSchema(head.schema.into()));
         }
-        record.check().map_err(LineError::NoRecord)?;
-        Ok(record)
+        self.check(&head).map_err(LineError::NoRecord)?;
+        let layer = match head.layer.as_deref() {
+            None => Layer::Request,
+            Some(name) => Layer::ALL
+                .into_iter()
+                .find(|layer| layer.name() == name)
+                .ok_or_else(|| LineError::UnknownLayer(name.to_owned()))?,
+        };
+        let Head { timestamp, host, boot_id, seq, window_s, audit, .. } = head;
+        Ok(Some(RecordView { timestamp, host, boot_id, layer, seq, window_s, audit, parser: self }))
     }
 
+    fn clear(&mut self) {
+        self.names.clear();
+        self.devices.clear();
+        self.operations.clear();
+        self.pairs.clear();
+        self.inflight.clear();
+    }
+
+    fn check(&self, head: &Head<'_>) -> Result<(), String> {
+        if head.schema != SCHEMA_VERSION {
+            return Err(format!("`schema` is {}, expected {SCHEMA_VERSION}", head.schema));
+        }
+        if !(0.0..TIMESTAMP_END).contains(&head.timestamp) {
+            return Err(format!(
+                "`timestamp` {} is outside of the years 1970-9999",
+                head.timestamp
+            ));
+        }
+        if head.window_s <= 0.0 {
+            return Err(format!("`window_s` is {}, expected more than 0", head.window_s));
+        }
+        for device in self.devices.iter().filter(|device| device.wanted) {
+            let name = &self.names[device.name.clone()];
+            let mut total = 0u64;
+            for operation in &self.operations[device.operations.clone()] {
+                self.check_operation(operation).map_err(|what| {
+                    format!("{name} {}: {what}", Operations::NAMES[operation.place])
+                })?;
+                total = total.saturating_add(operation.total);
+            }
+            if total != device.total {
+                return Err(format!(
+                    "{name}: `total` is {}, and its operations have {total}",
+                    device.total
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_operation(&self, operation: &Operation) -> Result<(), String> {
+        let (pairs, buckets, name) = match &operation.pairs {
+            Pairs::Fine(pairs) => (pairs, histogram::BUCKETS, "fine"),
+            Pairs::Slots(pairs) => (pairs, histogram::SLOTS, "slots"),
+            Pairs::Skipped => return Ok(()),
+            Pairs::Both => return Err("both `fine` and `slots`".into()),
+            Pairs::None => return Err("neither `fine` nor `slots`".into()),
+        };
+        let mut sum = 0u64;
+        for &(index, count) in &self.pairs[pairs.clone()] {
+            if usize::from(index) >= buckets {
+                return Err(format!("`{name}` has index {index}, expected less than {buckets}"));
+            }
+            sum = sum.saturating_add(count);
+        }
+        if sum != operation.total {
+            return Err(format!("`total` is {}, and `{name}` has {sum}", operation.total));
+        }
+        if operation.sum_us < 0.0 || operation.max_us < 0.0 {
+            return Err("a negative latency".into());
+        }
+        Ok(())
+    }
+}
+
+impl<'a> RecordView<'a> {
     /// End of the window, µs since the Unix epoch.
     #[must_use]
     pub fn end_us(&self) -> i64 {
@@ -123,58 +362,46 @@ impl<'a> RecordView<'a> {
         self.end_us().saturating_sub_unsigned(self.length_us() / 2)
     }
 
-    fn check(&self) -> Result<(), String> {
-        if self.schema != SCHEMA_VERSION {
-            return Err(format!("`schema` is {}, expected {SCHEMA_VERSION}", self.schema));
-        }
-        if !(0.0..TIMESTAMP_END).contains(&self.timestamp) {
-            return Err(format!(
-                "`timestamp` {} is outside of the years 1970-9999",
-                self.timestamp
-            ));
-        }
-        if self.window_s <= 0.0 {
-            return Err(format!("`window_s` is {}, expected more than 0", self.window_s));
-        }
-        for device in &self.latency_histogram {
-            let mut total = 0u64;
-            for (name, stats) in device.ops.iter() {
-                check_operation(stats)
-                    .map_err(|what| format!("{} {name}: {what}", device.device_name))?;
-                total = total.saturating_add(stats.total);
-            }
-            if total != device.total {
-                return Err(format!(
-                    "{}: `total` is {}, and its operations have {total}",
-                    device.device_name, device.total
-                ));
-            }
-        }
-        Ok(())
+    /// The latencies of the devices that are wanted.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceView<'a>> + use<'a> {
+        let parser = self.parser;
+        parser.devices.iter().filter(|device| device.wanted).map(|device| DeviceView {
+            name: &parser.names[device.name.clone()],
+            total: device.total,
+            requeues: device.requeues,
+            parser,
+            operations: &parser.operations[device.operations.clone()],
+        })
+    }
+
+    /// The requests in flight of the devices that are wanted.
+    pub fn inflight(&self) -> impl Iterator<Item = InflightView<'a>> + use<'a> {
+        let parser = self.parser;
+        parser.inflight.iter().map(|inflight| InflightView {
+            name: &parser.names[inflight.name.clone()],
+            count: inflight.count,
+            mean: inflight.mean,
+            max: inflight.max,
+            oldest_us: inflight.oldest_us,
+        })
     }
 }
 
-fn check_operation(stats: &OperationStats) -> Result<(), String> {
-    let (pairs, buckets, name) = match (&stats.fine, &stats.slots) {
-        (Some(fine), None) => (fine, histogram::BUCKETS, "fine"),
-        (None, Some(slots)) => (slots, histogram::SLOTS, "slots"),
-        (Some(_), Some(_)) => return Err("both `fine` and `slots`".into()),
-        (None, None) => return Err("neither `fine` nor `slots`".into()),
-    };
-    let mut sum = 0u64;
-    for &(index, count) in pairs {
-        if usize::from(index) >= buckets {
-            return Err(format!("`{name}` has index {index}, expected less than {buckets}"));
-        }
-        sum = sum.saturating_add(count);
+impl<'a> DeviceView<'a> {
+    /// The operations that are wanted, in the order of the record.
+    pub fn operations(&self) -> impl Iterator<Item = OperationView<'a>> + use<'a> {
+        let parser = self.parser;
+        self.operations.iter().filter_map(|operation| {
+            let (fine, pairs) = match &operation.pairs {
+                Pairs::Fine(pairs) => (true, pairs),
+                Pairs::Slots(pairs) => (false, pairs),
+                Pairs::None | Pairs::Skipped | Pairs::Both => return None,
+            };
+            let &Operation { place, total, bytes, sum_us, max_us, errors, .. } = operation;
+            let pairs = &parser.pairs[pairs.clone()];
+            Some(OperationView { place, total, bytes, sum_us, max_us, errors, fine, pairs })
+        })
     }
-    if sum != stats.total {
-        return Err(format!("`total` is {}, and `{name}` has {sum}", stats.total));
-    }
-    if stats.sum_us < 0.0 || stats.max_us < 0.0 {
-        return Err("a negative latency".into());
-    }
-    Ok(())
 }
 
 /// A later version may have changed what this one expects, so its number is looked for before the
@@ -224,19 +451,79 @@ mod tests {
     }
 
     fn parse(value: &Value) -> Result<i64, LineError> {
-        RecordView::parse(value.to_string().as_bytes()).map(|record| record.middle_us())
+        parse_line(value.to_string().as_bytes())
+    }
+
+    fn parse_line(line: &[u8]) -> Result<i64, LineError> {
+        let mut parser = Parser::default();
+        let record = parser.parse(line, &Wanted::default())?;
+        Ok(record.unwrap().middle_us())
     }
 
     #[test]
     fn reads_what_it_needs_and_skips_the_rest() {
         let line = sample().to_string();
-        let record = RecordView::parse(line.as_bytes()).unwrap();
-        assert_eq!(record.end_us(), 100_500_000);
-        assert_eq!(record.middle_us(), 98_000_000);
-        assert_eq!(record.latency_histogram[0].device_name, "sd\u{e9}\n");
-        assert!(matches!(record.host, Cow::Borrowed("h")));
-        assert_eq!(record.audit.dropped_snapshots, 5);
-        assert_eq!(record.inflight[0].max, 2);
+        let mut parser = Parser::default();
+        // A second time in the same memory: nothing of the first remains.
+        for _ in 0..2 {
+            let record = parser.parse(line.as_bytes(), &Wanted::default()).unwrap().unwrap();
+            assert_eq!(record.end_us(), 100_500_000);
+            assert_eq!(record.middle_us(), 98_000_000);
+            assert_eq!(record.layer, Layer::Request);
+            assert!(matches!(record.host, Cow::Borrowed("h")));
+            assert_eq!(record.audit.dropped_snapshots, 5);
+            let devices: Vec<_> = record.devices().collect();
+            assert_eq!((devices.len(), devices[0].name), (1, "sd\u{e9}\n"));
+            assert_eq!((devices[0].total, devices[0].requeues), (3, 4));
+            let operations: Vec<_> = devices[0].operations().collect();
+            assert_eq!(operations.len(), 2);
+            assert_eq!((operations[0].place, operations[0].fine), (0, true));
+            assert_eq!(operations[0].pairs, [(3, 2)]);
+            assert_eq!((operations[1].place, operations[1].fine), (1, false));
+            assert_eq!(operations[1].pairs, [(0, 1)]);
+            let inflight: Vec<_> = record.inflight().collect();
+            assert_eq!((inflight.len(), inflight[0].name, inflight[0].max), (1, "sda", 2));
+        }
+    }
+
+    #[test]
+    fn skips_what_is_not_wanted() {
+        let mut wanted =
+            Wanted { operations: Some([false, true, false, false, false]), ..Default::default() };
+        let line = sample().to_string();
+        let mut parser = Parser::default();
+        let operations = |parser: &mut Parser, wanted: &Wanted| -> Vec<usize> {
+            let record = parser.parse(line.as_bytes(), wanted).unwrap().unwrap();
+            let devices = record.devices().flat_map(|device| device.operations());
+            devices.map(|operation| operation.place).collect()
+        };
+        assert_eq!(operations(&mut parser, &wanted), [1]);
+        let globs = globset::GlobSet::new([globset::Glob::new("nvme*").unwrap()]).unwrap();
+        wanted = Wanted { devices: Some(globs), ..Default::default() };
+        assert_eq!(operations(&mut parser, &wanted), [0; 0]);
+        assert_eq!(parser.inflight.len(), 0);
+        let range = |since_us, until_us| Wanted {
+            range: TimeRange { since_us, until_us },
+            ..Default::default()
+        };
+        let mut is_read =
+            |wanted: &Wanted| parser.parse(line.as_bytes(), wanted).unwrap().is_some();
+        assert!(!is_read(&range(Some(100_500_001), None)));
+        assert!(is_read(&range(Some(100_500_000), None)));
+        assert!(is_read(&range(None, Some(98_000_000))), "its window may be long");
+        assert!(!is_read(&range(None, Some(100_500_000 - 3_600_000_000))));
+    }
+
+    #[test]
+    fn layers() {
+        let mut bio = sample();
+        bio["layer"] = json!("bio");
+        let line = bio.to_string();
+        let mut parser = Parser::default();
+        let record = parser.parse(line.as_bytes(), &Wanted::default()).unwrap().unwrap();
+        assert_eq!(record.layer, Layer::Bio);
+        bio["layer"] = json!("fabric");
+        assert_eq!(parse(&bio), Err(LineError::UnknownLayer("fabric".into())));
     }
 
     #[test]
@@ -252,10 +539,14 @@ mod tests {
             ("/latency_histogram/0/ops/write/slots", Value::Null, "neither"),
             ("/latency_histogram/0/ops/read/sum_us", json!(-1.0), "negative"),
             ("/seq", json!("7"), "invalid type"),
+            ("/latency_histogram/0/ops/read/slots", json!([]), "both"),
+            ("/latency_histogram/0/ops/read/fine", json!([[1, 2, 3]]), "trailing characters"),
+            ("/latency_histogram/0/ops/read/fine", json!([[1]]), "invalid length"),
         ];
         for (pointer, value, expected) in cases {
             let mut broken = sample();
-            *broken.pointer_mut(pointer).unwrap() = value;
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            broken.pointer_mut(parent).unwrap()[key] = value;
             let error = parse(&broken).unwrap_err().to_string();
             assert!(error.contains(expected), "{pointer}: {error}");
             assert!(!error.contains("at line"), "{error}");
@@ -269,8 +560,8 @@ mod tests {
         assert_eq!(parse(&future), Err(LineError::FutureSchema(2)));
         future["latency_histogram"] = json!("quite another shape");
         assert_eq!(parse(&future), Err(LineError::FutureSchema(2)));
-        assert!(matches!(RecordView::parse(b"{\"schema\":1}"), Err(LineError::NoRecord(_))));
-        assert!(matches!(RecordView::parse(b"\0\0\0"), Err(LineError::NoRecord(_))));
-        assert!(matches!(RecordView::parse(b"{\"timestamp\":1.0,"), Err(LineError::NoRecord(_))));
+        assert!(matches!(parse_line(b"{\"schema\":1}"), Err(LineError::NoRecord(_))));
+        assert!(matches!(parse_line(b"\0\0\0"), Err(LineError::NoRecord(_))));
+        assert!(matches!(parse_line(b"{\"timestamp\":1.0,"), Err(LineError::NoRecord(_))));
     }
 }
