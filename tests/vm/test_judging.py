@@ -149,8 +149,9 @@ class Verdicts(unittest.TestCase):
     def test_trace(self):
         (self.case / "claims").write_text("trace sda\n")
         lines = [event(1000 * at + offset, what, "R", 8 * at, 8)
-                 for at in range(4) for offset, what in ((0, "issue"), (710, "complete"))]
+                 for at in range(12) for offset, what in ((0, "issue"), (710, "complete"))]
         self.write_trace(lines)
+        self.window |= {"reads": 12, "bytes": 12 * 4096}
         self.assert_btf("ok")
         self.assert_btf("FAILED", errors=1)
         # One completion fewer was seen.

@@ -29,10 +29,6 @@ class Disk:
         """That of this name; an empty one if it did not occur."""
         return self.operations.get(name, Operation())
 
-    def errors(self):
-        """Requests that failed, of all operations."""
-        return sum(operation.errors for operation in self.operations.values())
-
 
 class Records:
     """What the records FIRST to LAST (from 1) of a file say together."""
