@@ -124,7 +124,8 @@ fn encode(criterion: &mut Criterion) {
             bencher.iter(|| {
                 line.clear();
                 let end = jiff::Timestamp::UNIX_EPOCH;
-                let record = Record::new(Layer::Request, &snapshot, end, 7, &context, |_| Some("nvme0n1"));
+                let record =
+                    Record::new(Layer::Request, &snapshot, end, 7, &context, |_| Some("nvme0n1"));
                 record.write_line(&mut line);
                 line.len()
             });

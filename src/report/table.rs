@@ -121,7 +121,7 @@ pub fn write(
             write!(out, ",\n\"rows\": [")?;
             let mut separator = "";
             rows(&mut |row| {
-                write!(out, "{separator}\n")?;
+                writeln!(out, "{separator}")?;
                 separator = ",";
                 serde_json::to_writer_pretty(&mut *out, &row).map_err(io::Error::from)
             })?;
