@@ -12,7 +12,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use blkiolatd::archive::reader::RecordView;
+use blkiolatd::archive::reader::{self, Wanted};
 use blkiolatd::cli::{self, RunArgs};
 use blkiolatd::config::{Config, ConfigFile, FreeSpace, reload};
 use blkiolatd::probe::format::Format;
@@ -70,8 +70,9 @@ pub fn config(data: &[u8]) {
 /// byte chooses.
 pub fn report(data: &[u8]) {
     let Some((&choice, data)) = data.split_first() else { return };
+    let mut parser = reader::Parser::default();
     for line in data.split(|byte| *byte == b'\n') {
-        if let Err(error) = RecordView::parse(line) {
+        if let Err(error) = parser.parse(line, &Wanted::default()) {
             assert!(!error.to_string().is_empty());
         }
     }
