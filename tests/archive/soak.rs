@@ -106,7 +106,8 @@ fn a_long_run_needs_no_more_than_a_short_one() {
     let found = records(&dir);
     assert!(found.windows(2).all(|pair| pair[1].seq == pair[0].seq + 1), "the newest, no gap");
     assert_eq!(found.last().unwrap().seq, total - 1);
-    // Retention was at work, and did not remove more than it had to.
+    // Retention was at work, and did not remove more than it had to: segments that were not compressed yet
+    // counted whole, and are small now.
     let kept: u64 = names(&dir).iter().map(|n| fs::metadata(dir.join(n)).unwrap().len()).sum();
-    assert!(found[0].seq > 0 && kept > LIMIT / 2, "{kept} bytes from record {}", found[0].seq);
+    assert!(found[0].seq > 0 && kept > LIMIT / 4, "{kept} bytes from record {}", found[0].seq);
 }
