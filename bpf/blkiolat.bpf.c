@@ -752,7 +752,12 @@ static __noinline void issue_again(struct pending_key *key, struct pending *fres
 		old = bpf_map_lookup_elem(&pending, key);
 	}
 	if (!old) {
-		COUNT_LOSS(inflight_table_full);
+		/* It has completed meanwhile, or the map is full. */
+		key->place = 0;
+		if (bpf_map_update_elem(&pending, key, fresh, BPF_NOEXIST) == 0)
+			count_issue(fresh->slot);
+		else
+			COUNT_LOSS(inflight_table_full);
 		return;
 	}
 	/* This request takes over from the one whose completion was missed, and the loss is counted. */

@@ -307,7 +307,7 @@ impl Sizes {
 
         // Four places for each request that can be in flight keep overflows rare.
         let places = (machine.request_capacity.saturating_mul(4))
-            .clamp(1 << 15, 1 << 20)
+            .clamp(1 << 14, 1 << 20)
             .next_power_of_two() as u32;
         Self {
             stripe_shift,
