@@ -89,7 +89,7 @@ static __noinline int take_over(struct inflight *entry, __u64 key, __u64 now)
 	return 0;
 }
 
-static __always_inline int on_bio_queue(struct bio *bio, enum claim how)
+static __always_inline int on_bio_queue(struct bio *bio)
 {
 	struct gendisk *disk = bio_disk(bio);
 	struct bio_overflow overflow = {};
@@ -131,10 +131,8 @@ static __always_inline int on_bio_queue(struct bio *bio, enum claim how)
 	for (i = 0; i < WAYS; i++) {
 		if (set->way[i].key)
 			continue;
-		if (how == CLAIM_CMPXCHG) {
-			if (__sync_val_compare_and_swap(&set->way[i].key, 0, KEY_CLAIMED))
-				continue;
-		}
+		if (__sync_val_compare_and_swap(&set->way[i].key, 0, KEY_CLAIMED))
+			continue;
 		set->way[i].start_ns = now;
 		loads->way[i] = load_of(bio);
 		*(volatile __u64 *)&set->way[i].key = key;
@@ -271,23 +269,10 @@ __noinline int end_with_request(__u64 address, __u64 offset, __u64 now, __u32 fa
 	return 0;
 }
 
-/* 5.11 dropped the first argument, the request_queue, of block_bio_queue. block_bio_complete kept it. */
 SEC("tp_btf/block_bio_queue")
 int bio_queue(__u64 *ctx)
 {
-	return on_bio_queue((struct bio *)ctx[0], CLAIM_CMPXCHG);
-}
-
-SEC("tp_btf/block_bio_queue")
-int bio_queue_no_cmpxchg(__u64 *ctx)
-{
-	return on_bio_queue((struct bio *)ctx[0], CLAIM_STORE);
-}
-
-SEC("tp_btf/block_bio_queue")
-int bio_queue_queue(__u64 *ctx)
-{
-	return on_bio_queue((struct bio *)ctx[1], CLAIM_STORE);
+	return on_bio_queue((struct bio *)ctx[0]);
 }
 
 SEC("tp_btf/block_bio_complete")

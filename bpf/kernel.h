@@ -95,11 +95,6 @@ struct bio {
 	void *bi_private;
 };
 
-/* struct bio before 309dca309fc3 (5.12) pointed to the disk, and to the partition by number. */
-struct bio___bi_disk {
-	struct gendisk *bi_disk;
-};
-
 struct request {
 	struct request_queue *q;
 	unsigned int cmd_flags;
@@ -126,15 +121,11 @@ static __always_inline struct gendisk *request_disk(struct request *rq)
 	return rq->q->disk;
 }
 
-/* The disk that a bio is on its way to; NULL before it has one. */
+/* The disk that a bio is on its way to; NULL before it has one. bi_bdev: 309dca309fc3 (5.12). */
 static __always_inline struct gendisk *bio_disk(struct bio *bio)
 {
-	struct bio___bi_disk *old = (void *)bio;
-	struct block_device *device;
+	struct block_device *device = bio->bi_bdev;
 
-	if (bpf_core_field_exists(old->bi_disk))
-		return old->bi_disk;
-	device = bio->bi_bdev;
 	return device ? device->bd_disk : NULL;
 }
 

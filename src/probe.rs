@@ -184,15 +184,9 @@ impl<'obj> Probe<'obj> {
             ProbeKind::Tracepoint(_) => {
                 [&programs.classic_issue, &programs.classic_requeue, &programs.classic_complete]
             }
-            ProbeKind::Bio(kind) => [
-                match (kind.queue_argument, kind.atomic_exchange) {
-                    (0, true) => &programs.bio_queue,
-                    (0, false) => &programs.bio_queue_no_cmpxchg,
-                    _ => &programs.bio_queue_queue,
-                },
-                &programs.bio_request_complete,
-                &programs.bio_complete,
-            ],
+            ProbeKind::Bio(_) => {
+                [&programs.bio_queue, &programs.bio_request_complete, &programs.bio_complete]
+            }
         }
     }
 
@@ -534,13 +528,7 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
     programs.classic_issue.set_autoload(classic);
     programs.classic_requeue.set_autoload(classic);
     programs.classic_complete.set_autoload(classic);
-    let queue = match plan.kind {
-        ProbeKind::Bio(kind) => Some((kind.queue_argument, kind.atomic_exchange)),
-        _ => None,
-    };
-    programs.bio_queue.set_autoload(queue == Some((0, true)));
-    programs.bio_queue_no_cmpxchg.set_autoload(queue == Some((0, false)));
-    programs.bio_queue_queue.set_autoload(queue.is_some_and(|(argument, _)| argument == 1));
+    programs.bio_queue.set_autoload(bio);
     programs.bio_complete.set_autoload(bio);
     programs.bio_request_complete.set_autoload(bio);
     Ok(())

@@ -47,10 +47,6 @@ pub enum ProbeKind {
 /// What the programs of the bio layer have to know of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BioKind {
-    /// Where `struct bio` stands among the arguments of `block_bio_queue`.
-    pub queue_argument: u8,
-    /// Whether places are claimed by compare-and-exchange.
-    pub atomic_exchange: bool,
     /// [`BioFacts::cloned_flag`].
     pub cloned_flag: u32,
     /// [`BioFacts::chain_flag`].
@@ -136,23 +132,19 @@ impl Plan {
                 return Err(format!("the bio layer needs the kernel's BTF: {reason}"));
             }
         };
-        let position = bio.queue_arguments.iter().position(|argument| argument == "bio *");
-        let queue_argument = match (position, bio.complete_arguments.as_slice()) {
-            (Some(0), [queue, bio]) if queue == "request_queue *" && bio == "bio *" => 0,
-            (Some(1), [queue, bio]) if queue == "request_queue *" && bio == "bio *" => 1,
-            _ => {
-                return Err(format!(
-                    "this kernel's tracepoints have unknown arguments: block_bio_queue({}), \
-                     block_bio_complete({}); please report it with `blkiolatd doctor`",
-                    bio.queue_arguments.join(", "),
-                    bio.complete_arguments.join(", ")
-                ));
-            }
-        };
+        if !facts.atomic_exchange {
+            return Err("the bio layer needs Linux 5.12 or newer".into());
+        }
+        if bio.queue_arguments != ["bio *"] || bio.complete_arguments != ["request_queue *", "bio *"] {
+            return Err(format!(
+                "this kernel's tracepoints have unknown arguments: block_bio_queue({}), \
+                 block_bio_complete({}); please report it with `blkiolatd doctor`",
+                bio.queue_arguments.join(", "),
+                bio.complete_arguments.join(", ")
+            ));
+        }
         let &BioFacts { cloned_flag, chain_flag, flush_sequence_flag, .. } = bio;
         let kind = ProbeKind::Bio(BioKind {
-            queue_argument,
-            atomic_exchange: facts.atomic_exchange,
             cloned_flag,
             chain_flag,
             flush_sequence_flag,
@@ -394,20 +386,15 @@ mod tests {
     }
 
     #[test]
-    fn the_bio_layer_follows_the_arguments_of_the_kernel() {
+    fn the_bio_layer_says_what_it_needs() {
         let mut facts = facts(&["request *"]);
-        let argument = |facts: &Facts| match Plan::bio(facts).unwrap().kind {
-            ProbeKind::Bio(kind) => kind.queue_argument,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(argument(&facts), 0);
-        let Ok(bio) = &mut facts.bio else { panic!("no facts") };
-        bio.queue_arguments.insert(0, "request_queue *".into());
-        assert_eq!(argument(&facts), 1);
+        assert_eq!(Plan::bio(&facts).unwrap().kind.name(), "bio");
         let Ok(bio) = &mut facts.bio else { panic!("no facts") };
         bio.complete_arguments.pop();
         let error = Plan::bio(&facts).unwrap_err();
         assert!(error.contains("block_bio_complete(request_queue *)"), "{error}");
+        facts.atomic_exchange = false;
+        assert!(Plan::bio(&facts).unwrap_err().contains("5.12"));
         facts.btf = Err("no BTF".into());
         assert!(Plan::bio(&facts).unwrap_err().ends_with("needs the kernel's BTF: no BTF"));
     }
