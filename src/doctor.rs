@@ -132,8 +132,14 @@ pub fn examine(out: &mut impl Write) -> io::Result<Verdict> {
     for choice in [ProbeChoice::Btf, ProbeChoice::Tracepoint] {
         works |= try_probe(out, &facts, choice)?;
     }
-    try_plan(out, &facts, "bio", Plan::bio(&facts))?;
-    writeln!(out, "{:<14}only with sampling.bio or --bio: disks without request queues", "")?;
+    // Not tried: some kernels take long to verify its programs, and most hosts do not use it.
+    match Plan::bio(&facts) {
+        Ok(plan) => {
+            writeln!(out, "{:<14}for disks without request queues: sampling.bio or --bio", "bio")?;
+            sizes(out, &plan)?;
+        }
+        Err(reason) => writeln!(out, "{:<14}cannot be used: {reason}", "bio")?,
+    }
     let verdict = match works {
         true => Verdict::Works,
         false if !missing.is_empty() => Verdict::NotPermitted,
@@ -188,6 +194,12 @@ fn try_plan(
         Ok(()) => writeln!(out, "{key:<14}loads and attaches")?,
         Err(error) => writeln!(out, "{key:<14}fails: {error:#}")?,
     }
+    sizes(out, &plan)?;
+    Ok(Some(attached.is_ok()))
+}
+
+/// How much room a probe has, and what that takes.
+fn sizes(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
     let sizes = &plan.sizes;
     writeln!(
         out,
@@ -203,7 +215,7 @@ fn try_plan(
     let parts: Vec<String> =
         parts.iter().map(|(name, bytes)| format!("{name} {} KiB", bytes / 1024)).collect();
     writeln!(out, "{:<14}kernel memory {} KiB: {}", "", total / 1024, parts.join(", "))?;
-    Ok(Some(attached.is_ok()))
+    Ok(())
 }
 
 fn memlock() -> String {

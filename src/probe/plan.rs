@@ -135,7 +135,9 @@ impl Plan {
         if !facts.atomic_exchange {
             return Err("the bio layer needs Linux 5.12 or newer".into());
         }
-        if bio.queue_arguments != ["bio *"] || bio.complete_arguments != ["request_queue *", "bio *"] {
+        if bio.queue_arguments != ["bio *"]
+            || bio.complete_arguments != ["request_queue *", "bio *"]
+        {
             return Err(format!(
                 "this kernel's tracepoints have unknown arguments: block_bio_queue({}), \
                  block_bio_complete({}); please report it with `blkiolatd doctor`",
@@ -144,11 +146,7 @@ impl Plan {
             ));
         }
         let &BioFacts { cloned_flag, chain_flag, flush_sequence_flag, .. } = bio;
-        let kind = ProbeKind::Bio(BioKind {
-            cloned_flag,
-            chain_flag,
-            flush_sequence_flag,
-        });
+        let kind = ProbeKind::Bio(BioKind { cloned_flag, chain_flag, flush_sequence_flag });
         let sizes = Sizes {
             inflight_sets: BIO_PLACES / WAYS,
             inflight_shift: BIO_SHIFT,
