@@ -1,6 +1,7 @@
 //! The terminal's picture of a record: biolatency's histogram, to the character. Pure but for the
 //! writer that it is given.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use crate::record::{Audit, DeviceLatency, Layer, Record};
@@ -192,19 +193,21 @@ fn print_audit(out: &mut impl Write, audit: &Audit, style: &Style) -> io::Result
     writeln!(out, "{on}{} {}{off}", style.language.not_measured(), losses.join(", "))
 }
 
-/// The name with everything that could move a terminal's cursor escaped.
+/// A name that others chose, with everything that could control a terminal escaped.
 #[must_use]
-pub fn printable(name: &str) -> String {
-    name.chars()
-        .flat_map(|c| {
-            let escaped: Box<dyn Iterator<Item = char>> = if c.is_control() {
-                Box::new(c.escape_default())
-            } else {
-                Box::new([c].into_iter())
-            };
-            escaped
-        })
-        .collect()
+pub fn printable(name: &str) -> Cow<'_, str> {
+    // Besides control characters: those that turn the direction of what follows.
+    let hostile = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !name.contains(hostile) {
+        return Cow::Borrowed(name);
+    }
+    let escaped = name
+        .chars()
+        .map(|c| if hostile(c) { c.escape_default().to_string() } else { c.to_string() });
+    Cow::Owned(escaped.collect())
 }
 
 #[cfg(test)]
@@ -327,5 +330,8 @@ mod tests {
     #[test]
     fn a_hostile_name_cannot_move_the_cursor() {
         assert_eq!(printable("sda\x1b[2J\n"), "sda\\u{1b}[2J\\n");
+        assert_eq!(printable("nvme0n1"), "nvme0n1");
+        assert_eq!(printable("dÿsk µ"), "dÿsk µ");
+        assert_eq!(printable("a\x1b[2Jb\n\u{9b}\u{202e}"), "a\\u{1b}[2Jb\\n\\u{9b}\\u{202e}");
     }
 }

@@ -1,6 +1,6 @@
 //! Numbers and names for people.
 
-use std::borrow::Cow;
+pub use crate::terminal::printable;
 
 /// A latency with its natural unit and three significant digits: `84.3 µs`, `1.25 ms`, `12.0 s`.
 #[must_use]
@@ -53,23 +53,6 @@ pub fn counted(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-/// A name that came from a file, without what could control a terminal.
-#[must_use]
-pub fn printable(name: &str) -> Cow<'_, str> {
-    // Besides control characters: those that turn the direction of what follows.
-    let hostile = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !name.contains(hostile) {
-        return Cow::Borrowed(name);
-    }
-    let escaped = name
-        .chars()
-        .map(|c| if hostile(c) { c.escape_default().to_string() } else { c.to_string() });
-    Cow::Owned(escaped.collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,12 +88,5 @@ mod tests {
         ] {
             assert_eq!(duration(us), expected);
         }
-    }
-
-    #[test]
-    fn names_cannot_control_the_terminal() {
-        assert_eq!(printable("nvme0n1"), "nvme0n1");
-        assert_eq!(printable("dÿsk µ"), "dÿsk µ");
-        assert_eq!(printable("a\x1b[2Jb\n\u{9b}\u{202e}"), "a\\u{1b}[2Jb\\n\\u{9b}\\u{202e}");
     }
 }
