@@ -6,6 +6,7 @@
 #   make bench BENCH_DAEMON=PATH           another build of the daemon
 #   make bench ROUNDS=2                    to try the race itself out; its figures are worth nothing
 #   make bench-quick             the cost of a request, beside some of the peers
+#   make bench-quick OTHERS="PATH..."      and beside other builds of the daemon
 #
 # On a machine that does nothing else: neighbours make all figures worse, and the spread wider.
 BENCH_NEEDS := fio:fio losetup:mount strace:strace biolatency:libbpf-tools biolatency-bpfcc:bpfcc-tools bpftrace:bpftrace
@@ -23,7 +24,7 @@ bench: bench-tools test-tools $(BENCH_OBJECT) ## the race against its peers, 15 
 # The programs are the same in a debug build, and that is what is measured here.
 bench-quick: bench-tools $(BENCH_OBJECT) ## the cost of a request beside its peers', in 90 s
 	$(CARGO) build --locked
-	$(CARGO) bench --locked --profile dev --bench race -- quick $(CURDIR)/$(BENCH_OBJECT) $(or $(BENCH_DAEMON),$(CURDIR)/target/debug/blkiolatd)
+	$(CARGO) bench --locked --profile dev --bench race -- quick $(CURDIR)/$(BENCH_OBJECT) $(or $(BENCH_DAEMON),$(CURDIR)/target/debug/blkiolatd) $(OTHERS)
 
 bench-tools: build-tools
 	$(call install_missing,$(BENCH_NEEDS))

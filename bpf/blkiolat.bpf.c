@@ -22,13 +22,6 @@ const volatile __u32 inflight_shift = 6; /* log2 of a request's stride, rounded 
 const volatile __u8 shared_stripes = 1;
 /* How long a CPU leaves the maximum in flight unchecked. */
 const volatile __u64 max_check_ns = 0;
-/* Where the fields stand in the classic tracepoints' records, from their format files. */
-const volatile struct {
-	__u32 dev, sector, bytes, rwbs;
-} issue_format = {}, requeue_format = {};
-const volatile struct {
-	__u32 dev, sector, nr_sector, error, rwbs;
-} complete_format = {};
 
 /* The maps' sizes are set before load. */
 #define MMAPABLE_ARRAY(name_, type_)               \
@@ -62,7 +55,10 @@ HASH(inflight_overflow, __u64, struct inflight);
 HASH(pending, struct pending_key, struct pending);
 MMAPABLE_ARRAY(devices, struct device); /* by device slot */
 HASH(device_slots, __u64, __u32);	/* identity to device slot */
-/* Identity << 16 | device slot, by the low bits of the identity: saves the hash on each issue. */
+/*
+ * Identity << 16 | CACHE_DISPLACED | device slot, by the low bits of the identity: saves the hash on each
+ * issue, and a look at `displaced` and `overflowed`, which would be a cache line more.
+ */
 MMAPABLE_ARRAY(device_cache, __u64);
 /* One element holds all stripes of a device or cell: a single look-up, and its size is set before load. */
 #define MMAPABLE_ARRAY_OF_STRIPES(name_, type_)    \
@@ -81,7 +77,8 @@ FREE_LIST(free_slots);
 FREE_LIST(free_cells);
 
 struct losses losses SEC(".bss.losses") = {};
-/* Whether a request ever found the place that it prefers taken: spares the search of the others. */
+/* Whether a request ever found the place that it prefers taken: spares the search of the others. See
+ * CACHE_DISPLACED. */
 __u32 displaced SEC(".bss.losses") = 0;
 /* Whether inflight_overflow was ever used: spares a search to completions without a record. */
 __u32 overflowed SEC(".bss.losses") = 0;
@@ -140,7 +137,8 @@ static __always_inline __u32 cache_index(__u64 identity)
 	return (identity ^ identity >> 8 ^ identity >> 20) & (CACHE_ENTRIES - 1);
 }
 
-/* Finds or makes the slot of a disk that is not in the cache; IGNORED_SLOT when none is free. */
+/* Finds or makes the cache entry's low half of a disk that is not in the cache; IGNORED_SLOT when no slot is
+ * free. */
 static __noinline __u32 register_device(__u64 identity, __u32 major, __u32 minor, const void *name)
 {
 	__u32 index = cache_index(identity), slot;
@@ -172,20 +170,26 @@ static __noinline __u32 register_device(__u64 identity, __u32 major, __u32 minor
 			return IGNORED_SLOT;
 		}
 	}
-	slot = *known;
+	slot = *known | (displaced ? CACHE_DISPLACED : 0);
 	cached = bpf_map_lookup_elem(&device_cache, &index);
 	if (cached)
 		*cached = identity << 16 | slot;
 	return slot;
 }
 
-static __always_inline __u32 cached_slot(__u64 identity, bool *hit)
+/* The low half of a disk's cache entry. */
+static __always_inline __u32 cached_half(__u64 identity, bool *hit)
 {
 	__u32 index = cache_index(identity);
 	__u64 *cached = bpf_map_lookup_elem(&device_cache, &index);
 
 	*hit = cached && *cached >> 16 == identity;
 	return *hit ? *cached & 0xffff : IGNORED_SLOT;
+}
+
+static __always_inline __u32 slot_in(__u32 half)
+{
+	return half & ~CACHE_DISPLACED;
 }
 
 /* Whether user space said that the disk is not measured. */
@@ -196,16 +200,32 @@ static __noinline bool is_ignored(__u64 identity)
 	return slot && *slot >= IGNORED_SLOT;
 }
 
-/* The device slot of a disk; IGNORED_SLOT for one that is filtered out or has no place. */
-static __always_inline __u32 slot_of_disk(struct gendisk *disk)
+static __always_inline __u32 half_of_disk(struct gendisk *disk)
 {
 	__u64 identity = identity_of(disk);
 	bool hit;
-	__u32 slot = cached_slot(identity, &hit);
+	__u32 half = cached_half(identity, &hit);
 
 	if (unlikely(!hit))
 		return register_device(identity, disk->major, disk->first_minor, disk->disk_name);
-	return slot;
+	return half;
+}
+
+/* The device slot of a disk; IGNORED_SLOT for one that is filtered out or has no place. */
+static __always_inline __u32 slot_of_disk(struct gendisk *disk)
+{
+	return slot_in(half_of_disk(disk));
+}
+
+/* Notes, before it happens, that a request of this disk will not stand where it prefers. */
+static __noinline void mark_displaced(__u64 identity)
+{
+	__u32 index = cache_index(identity);
+	__u64 *cached = bpf_map_lookup_elem(&device_cache, &index);
+
+	displaced = 1;
+	if (cached && *cached >> 16 == identity)
+		__sync_fetch_and_or(cached, CACHE_DISPLACED);
 }
 
 /* ---- counting, shared by both probes ---- */
@@ -364,7 +384,7 @@ static __always_inline __u64 elapsed(__u64 start_ns, __u64 now)
 
 /* ---- probe btf: requests told apart by address ---- */
 
-/* How a free place is claimed: kernels before 5.12 have no atomic compare-and-exchange. */
+/* How a free place is claimed: kernels before 5.12 have no atomic operation but addition. */
 enum claim {
 	CLAIM_CMPXCHG,
 	CLAIM_STORE
@@ -393,15 +413,11 @@ static __always_inline bool same_request(__u64 held, __u64 key)
 	return (held ^ key) >> 16 == 0;
 }
 
-/* The place that holds this request, or NULL. */
-static __always_inline struct inflight *find_in_set(struct inflight_set *set, __u32 preferred, __u64 key)
+/* The place that holds this request, whichever it is, or NULL. */
+static __always_inline struct inflight *search_set(struct inflight_set *set, __u64 key)
 {
 	__u32 i;
 
-	if (same_request(set->way[preferred].key, key))
-		return &set->way[preferred];
-	if (!unlikely(displaced))
-		return NULL;
 #pragma unroll
 	for (i = 0; i < WAYS; i++)
 		if (same_request(set->way[i].key, key))
@@ -414,7 +430,11 @@ static __always_inline struct inflight *find_inflight(__u64 key)
 	__u32 preferred;
 	struct inflight_set *set = set_of_key(key, &preferred);
 
-	return set ? find_in_set(set, preferred, key) : NULL;
+	if (!set)
+		return NULL;
+	if (same_request(set->way[preferred].key, key))
+		return &set->way[preferred];
+	return unlikely(displaced) ? search_set(set, key) : NULL;
 }
 
 static __noinline int claim_overflow(__u64 key, __u64 now)
@@ -484,12 +504,13 @@ static __always_inline int on_issue(struct request *rq, enum claim how)
 	struct gendisk *disk = request_disk(rq);
 	struct inflight *entry;
 	struct inflight_set *set;
-	__u32 slot, preferred, i;
+	__u32 half, slot, preferred, i;
 	__u64 key, now;
 
 	if (!disk)
 		return 0;
-	slot = slot_of_disk(disk);
+	half = half_of_disk(disk);
+	slot = slot_in(half);
 	if (slot >= IGNORED_SLOT)
 		return 0;
 	key = key_of_request(rq) | slot << 1;
@@ -498,9 +519,14 @@ static __always_inline int on_issue(struct request *rq, enum claim how)
 		return 0;
 	now = (bpf_ktime_get_ns() & ~START_UNCOUNTED) | is_uncounted(rq);
 
-	entry = find_in_set(set, preferred, key);
-	if (unlikely(!entry && overflowed))
-		entry = find_overflow(key);
+	entry = NULL;
+	if (unlikely(same_request(set->way[preferred].key, key))) {
+		entry = &set->way[preferred];
+	} else if (unlikely(how == CLAIM_CMPXCHG ? half & CACHE_DISPLACED : displaced)) {
+		entry = search_set(set, key);
+		if (!entry && overflowed)
+			entry = find_overflow(key);
+	}
 	if (unlikely(entry)) {
 		on_reissue(entry, key, now, slot);
 		return 0;
@@ -509,7 +535,10 @@ static __always_inline int on_issue(struct request *rq, enum claim how)
 		count_issue(slot);
 		return 0;
 	}
-	displaced = 1;
+	if (how == CLAIM_CMPXCHG)
+		mark_displaced(identity_of(disk));
+	else
+		displaced = 1;
 #pragma unroll
 	for (i = 0; i < WAYS; i++) {
 		if (claim(&set->way[i], key, now, how)) {
@@ -638,28 +667,12 @@ int btf_complete(__u64 *ctx)
  * the same sector is used again.
  */
 
-/* The part of a record that holds the fields; copied once, because each read is a helper call. */
-struct trace_record {
-	__u8 bytes[TRACE_RECORD_BYTES];
-};
-
-/* The offsets are constants to the verifier, which checks them. */
-#define FIELD(record, type, offset) (*(type *)((record)->bytes + (offset)))
-
-static __always_inline void read_record(struct trace_record *record, const void *ctx)
-{
-	bpf_probe_read_kernel(record, sizeof(*record), ctx);
-}
-
 /* The operation in rwbs, which blk_fill_rwbs() begins with an F for a preflush. */
-static __always_inline __u32 operation_in(struct trace_record *record, __u32 offset)
+static __always_inline __u32 operation_in(char first, char second, char third)
 {
-	char *rwbs = (char *)record->bytes + offset;
-	char first = rwbs[0], second = rwbs[1];
-
 	if (first == 'F' && (second == 'W' || second == 'R' || second == 'D' || second == 'N')) {
 		first = second;
-		second = rwbs[2];
+		second = third;
 	}
 	switch (first) {
 	case 'R':
@@ -679,23 +692,28 @@ static __always_inline __u32 operation_in(struct trace_record *record, __u32 off
  * A completion prints the raw sector, an issue 0 instead of -1 (passthrough, flush); a flush and
  * a passthrough request have no sector of their own.
  */
-static __always_inline void read_key(struct pending_key *key, struct trace_record *record, __u32 dev,
-				     __u32 sector, __u32 rwbs)
+static __always_inline void fill_key(struct pending_key *key, __u32 dev, __u64 sector, __u32 operation)
 {
-	key->dev = FIELD(record, __u32, dev);
-	key->operation = operation_in(record, rwbs);
-	key->sector = FIELD(record, __u64, sector);
-	if (key->sector == ~0ULL || key->operation == OP_FLUSH)
-		key->sector = 0;
+	key->dev = dev;
+	key->operation = operation;
+	key->sector = sector == ~0ULL || operation == OP_FLUSH ? 0 : sector;
 }
+
+#define KEY_OF(record)                                                                     \
+	({                                                                                 \
+		struct pending_key key_ = {};                                              \
+		fill_key(&key_, record->dev, record->sector,                               \
+			 operation_in(record->rwbs[0], record->rwbs[1], record->rwbs[2])); \
+		key_;                                                                      \
+	})
 
 /* The slot of a device that is known only by number; user space finds its name. */
 static __always_inline __u32 slot_of_dev(__u32 dev)
 {
 	bool hit;
-	__u32 slot = cached_slot(dev, &hit);
+	__u32 half = cached_half(dev, &hit);
 
-	return hit ? slot : register_device(dev, dev >> 20, dev & 0xfffff, NULL);
+	return slot_in(hit ? half : register_device(dev, dev >> 20, dev & 0xfffff, NULL));
 }
 
 /* Requests that the tracepoints give no sector: several in flight look alike. */
@@ -766,16 +784,13 @@ static __noinline void issue_again(struct pending_key *key, struct pending *fres
 }
 
 SEC("tp/block/block_rq_issue")
-int classic_issue(void *ctx)
+int classic_issue(struct issue_record *record)
 {
+	struct pending_key key = KEY_OF(record);
 	__u64 now = bpf_ktime_get_ns();
-	struct pending_key key = {};
-	struct trace_record record;
 	struct pending fresh;
 	__u32 slot;
 
-	read_record(&record, ctx);
-	read_key(&key, &record, issue_format.dev, issue_format.sector, issue_format.rwbs);
 	if (!key.dev) /* passthrough without a disk */
 		return 0;
 	slot = slot_of_dev(key.dev);
@@ -783,7 +798,7 @@ int classic_issue(void *ctx)
 		return 0;
 	fresh.slot = slot;
 	fresh.start_ns = now;
-	fresh.bytes_left = FIELD(&record, __u32, issue_format.bytes);
+	fresh.bytes_left = record->bytes;
 	fresh.requeued = 0;
 	if (bpf_map_update_elem(&pending, &key, &fresh, BPF_NOEXIST) == 0)
 		count_issue(slot);
@@ -793,15 +808,11 @@ int classic_issue(void *ctx)
 }
 
 SEC("tp/block/block_rq_requeue")
-int classic_requeue(void *ctx)
+int classic_requeue(struct requeue_record *record)
 {
-	struct pending_key key = {};
-	struct trace_record record;
-	struct pending *entry;
+	struct pending_key key = KEY_OF(record);
+	struct pending *entry = find_pending(&key);
 
-	read_record(&record, ctx);
-	read_key(&key, &record, requeue_format.dev, requeue_format.sector, requeue_format.rwbs);
-	entry = find_pending(&key);
 	if (!entry) /* never issued */
 		return 0;
 	entry->requeued = 1;
@@ -810,18 +821,14 @@ int classic_requeue(void *ctx)
 }
 
 SEC("tp/block/block_rq_complete")
-int classic_complete(void *ctx)
+int classic_complete(struct complete_record *record)
 {
-	__u64 now = bpf_ktime_get_ns(), bytes, start_ns;
-	struct pending_key key = {};
-	struct pending *entry, rest;
-	struct trace_record record;
+	__u64 now = bpf_ktime_get_ns(), bytes = (__u64)record->nr_sector << 9, start_ns;
+	struct pending_key key = KEY_OF(record);
+	struct pending *entry = find_pending(&key), rest;
+	bool failed = record->error;
 	__u32 slot;
 
-	read_record(&record, ctx);
-	read_key(&key, &record, complete_format.dev, complete_format.sector, complete_format.rwbs);
-	bytes = (__u64)FIELD(&record, __u32, complete_format.nr_sector) << 9;
-	entry = find_pending(&key);
 	if (!entry) {
 		/* A write of no bytes is the end of a flush sequence, which was not issued. */
 		if (!key.dev || (key.operation == OP_WRITE && !bytes))
@@ -846,8 +853,7 @@ int classic_complete(void *ctx)
 		return 0;
 	}
 	bpf_map_delete_elem(&pending, &key);
-	count_completion(slot, key.operation, elapsed(start_ns, now), bytes,
-			 FIELD(&record, __u32, complete_format.error) != 0, now);
+	count_completion(slot, key.operation, elapsed(start_ns, now), bytes, failed, now);
 	return 0;
 }
 

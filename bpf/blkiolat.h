@@ -20,10 +20,13 @@ enum operation {
 /* A device slot is 15 bits wide in an in-flight key. */
 #define MAX_SLOTS 0x7fff
 /* In the device cache: this device is not measured. */
-#define IGNORED_SLOT  0x7fff
+#define IGNORED_SLOT 0x7fff
+/* In the device cache, beside the slot: requests of this device may stand elsewhere than where they prefer.
+ */
+#define CACHE_DISPLACED 0x8000
 
-#define CACHE_ENTRIES 4096
-#define WAYS	      4
+#define CACHE_ENTRIES	4096
+#define WAYS		4
 
 /*
  * In-flight table: one request issued and not finally completed.
@@ -58,9 +61,6 @@ struct pending {
 	__u16 slot;
 	__u16 requeued;
 };
-
-/* Of a classic tracepoint's record; all fields that are read end before. */
-#define TRACE_RECORD_BYTES 64
 
 /* How many requests of one operation that have no sector are told apart on one device. */
 #define PLACES 16

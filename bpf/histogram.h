@@ -22,14 +22,9 @@
 #define DIV_SHIFT 38
 #define DIV_LIMIT (1ULL << 31)
 
-/* log2_table[n] is the position of n's highest set bit; BPF has no instruction for it. */
-#define LOG2_16(n) n, n, n, n, n, n, n, n, n, n, n, n, n, n, n, n
-static const unsigned char log2_table[256] = {
-    0,		0,	    1,		1,	    2,		2,	    2,		2,
-    3,		3,	    3,		3,	    3,		3,	    3,		3,
-    LOG2_16(4), LOG2_16(5), LOG2_16(5), LOG2_16(6), LOG2_16(6), LOG2_16(6), LOG2_16(6), LOG2_16(7),
-    LOG2_16(7), LOG2_16(7), LOG2_16(7), LOG2_16(7), LOG2_16(7), LOG2_16(7), LOG2_16(7),
-};
+/* Hexadecimal digit n, from the right, is log2(n): BPF has no instruction for it, and a table in memory is a
+ * cache line more. */
+#define LOG2_DIGITS 0x3333333322221100ULL
 
 /* Makes the compiler forget what it knows of x, so that it keeps the check that the verifier needs. */
 #define OPAQUE(x) asm volatile("" : "+r"(x))
@@ -38,25 +33,26 @@ static const unsigned char log2_table[256] = {
 static inline __attribute__((always_inline)) unsigned int bucket_of_ns(unsigned long long ns)
 {
 	unsigned long long units = ns < DIV_LIMIT ? ns * DIV_MAGIC >> DIV_SHIFT : ns / UNIT_NS;
-	unsigned int exponent, shift, top;
+	unsigned long long top, shift, exponent;
 
 	if (units < SUB_BUCKETS)
 		return units;
 	if (units < 1ULL << 8)
-		shift = 0;
+		exponent = 0;
 	else if (units < 1ULL << 16)
-		shift = 8;
+		exponent = 8;
 	else if (units < 1ULL << 24)
-		shift = 16;
+		exponent = 16;
 	else if (units < 1ULL << 32)
-		shift = 24;
+		exponent = 24;
 	else if (units < 1ULL << MAX_EXPONENT)
-		shift = 32;
+		exponent = 32;
 	else
 		return OVERFLOW_BUCKET;
-	top = units >> shift;
-	OPAQUE(top);
-	exponent = shift + log2_table[top & 0xff];
+	top = units >> exponent;
+	shift =
+	    (15 - top) >> 61 & 4; /* 4 if top is above 15, without a branch that is as often wrong as right */
+	exponent += shift + (LOG2_DIGITS >> (top >> shift << 2) & 0xf);
 	return ((exponent - SUB_BITS + 1) << SUB_BITS) + (units >> (exponent - SUB_BITS) & (SUB_BUCKETS - 1));
 }
 

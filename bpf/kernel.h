@@ -109,6 +109,32 @@ struct request___rq_disk {
 	struct gendisk *rq_disk;
 };
 
+/*
+ * What is read of the classic tracepoints' records. A kernel without BTF does not describe them, and their
+ * offsets differ: libbpf is given them as types, made from the tracepoints' format files
+ * (src/probe/record_types.rs).
+ */
+struct issue_record {
+	__u32 dev;
+	__u64 sector;
+	__u32 bytes;
+	char rwbs[3];
+};
+
+struct requeue_record {
+	__u32 dev;
+	__u64 sector;
+	char rwbs[3];
+};
+
+struct complete_record {
+	__u32 dev;
+	__u64 sector;
+	__u32 nr_sector;
+	__s32 error; /* an errno; `errors` before 8a7d267b4a2c (5.16) */
+	char rwbs[3];
+};
+
 #pragma clang attribute pop
 
 /* The disk that a request is for; NULL for passthrough without a disk (trap: not device 0). */

@@ -4,12 +4,12 @@
 //! attaches it and answers with a [`reading::Reading`]. Readings come out of mapped memory and
 //! cost no system call but one per program, for the count of the times it was skipped.
 
-mod empty_btf;
 pub mod facts;
 pub mod format;
 pub mod memory;
 pub mod plan;
 pub mod reading;
+mod record_types;
 
 #[allow(
     warnings,
@@ -32,11 +32,11 @@ use anyhow::{Context, Result, anyhow};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, OpenProgramMut, ProgramMut};
 
-use empty_btf::EmptyBtf;
 use facts::Facts;
 use memory::{Cell, Device, Flow, InflightSet, SharedArray};
 use plan::{CACHE_ENTRIES, IGNORED_DEVICES, Plan, ProbeKind};
 use reading::{DeviceReading, Inflight, Losses, OperationReading, Reading};
+use record_types::RecordTypes;
 use skeleton::{BlkiolatSkel, BlkiolatSkelBuilder, OpenBlkiolatSkel};
 
 /// Operations that are told apart: those of [`crate::record::Operations::NAMES`], in that order.
@@ -96,17 +96,15 @@ impl<'obj> Probe<'obj> {
     /// When the kernel refuses; the error's source is the kernel's own answer.
     pub fn load(plan: Plan, facts: &Facts, storage: &'obj mut Storage) -> Result<Self> {
         raise_memlock_limit();
-        // libbpf asks for the kernel's types as soon as the object has relocations, even if none of
-        // the programs that are loaded has one: the classic probe gets an empty set of types.
-        let no_types = match plan.kind {
-            ProbeKind::Btf { .. } | ProbeKind::Bio(_) => None,
-            ProbeKind::Tracepoint(_) => Some(EmptyBtf::new().context("cannot make an empty BTF")?),
+        let types = match &plan.kind {
+            ProbeKind::Btf { .. } | ProbeKind::Bio(_) => None, // the kernel's
+            ProbeKind::Tracepoint(formats) => Some(
+                RecordTypes::new(formats).context("cannot describe the tracepoints' records")?,
+            ),
         };
         let options = libbpf_sys::bpf_object_open_opts {
             sz: size_of::<libbpf_sys::bpf_object_open_opts>() as libbpf_sys::size_t,
-            btf_custom_path: no_types
-                .as_ref()
-                .map_or(std::ptr::null(), |types| types.path().as_ptr()),
+            btf_custom_path: types.as_ref().map_or(std::ptr::null(), |types| types.path().as_ptr()),
             ..Default::default()
         };
         let mut open = BlkiolatSkelBuilder::default()
@@ -367,11 +365,9 @@ impl<'obj> Probe<'obj> {
 
     fn clear_cache(&self, of: impl Fn(u64) -> bool) {
         for entry in self.device_cache.as_slice() {
-            let cached = entry.load(Relaxed);
-            if cached != 0 && of(cached >> 16) {
-                // Lost only to a program that has just looked the disk up again.
-                let _ = entry.compare_exchange(cached, 0, Relaxed, Relaxed);
-            }
+            // A program may set CACHE_DISPLACED meanwhile, or have just looked another disk up.
+            let clear = |cached| (cached != 0 && of(cached >> 16)).then_some(0);
+            let _ = entry.fetch_update(Relaxed, Relaxed, clear);
         }
     }
 
@@ -495,17 +491,6 @@ fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
     constants.inflight_shift = sizes.inflight_shift;
     constants.shared_stripes = sizes.shared_stripes.into();
     constants.max_check_ns = sizes.max_check_ns;
-    if let ProbeKind::Tracepoint(formats) = &plan.kind {
-        for (to, from) in [
-            (&mut constants.issue_format, &formats.issue),
-            (&mut constants.requeue_format, &formats.requeue),
-        ] {
-            (to.dev, to.sector, to.bytes, to.rwbs) = (from.dev, from.sector, from.bytes, from.rwbs);
-        }
-        let (to, from) = (&mut constants.complete_format, &formats.complete);
-        (to.dev, to.sector, to.rwbs) = (from.dev, from.sector, from.rwbs);
-        (to.nr_sector, to.error) = (from.nr_sector, from.error);
-    }
     if let ProbeKind::Bio(kind) = &plan.kind {
         constants.bio_cloned_flag = kind.cloned_flag;
         constants.bio_chain_flag = kind.chain_flag;

@@ -27,7 +27,7 @@ use load::{Disk, Shape};
 use results::Store;
 use rounds::{Cache, Lengths, Results, net, race, ratio};
 use statistics::Spread;
-use subject::Stage;
+use subject::{Stage, Subject};
 
 /// Size of the disk under load, in MiB.
 const DISK_MIB: usize = 256;
@@ -56,9 +56,9 @@ fn begin() -> Result<()> {
     // cargo adds --bench.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let [command, programs, daemon] = words[..] else {
+    let [command, programs, daemon, ref others @ ..] = words[..] else {
         bail!(
-            "usage: race quick|request|scaling|daemon|binaries|report BPF_OBJECT DAEMON; \
+            "usage: race quick|request|scaling|daemon|binaries|report BPF_OBJECT DAEMON [OTHER-DAEMON...]; \
              `make bench` and `make bench-quick` call it so"
         );
     };
@@ -80,7 +80,7 @@ fn begin() -> Result<()> {
     }
     let stage = Stage::new(programs, daemon)?;
     match command {
-        "quick" => quick(&stage),
+        "quick" => quick(&stage, others),
         "request" => {
             let results = request(&stage)?;
             print_costs(&results);
@@ -116,9 +116,9 @@ fn request(stage: &Stage) -> Result<Results> {
     race(stage, &subjects, &[Disk::new(DISK_MIB)?], Shape::HOT, lengths)
 }
 
-/// The daemon and what it is compared with, per request only.
-fn quick(stage: &Stage) -> Result<()> {
-    let subjects = [
+/// The daemon and what it is compared with, per request only; other builds of it, too.
+fn quick(stage: &Stage, others: &[&str]) -> Result<()> {
+    let mut subjects = vec![
         subject::NOTHING,
         subject::EMPTY,
         subject::FLOOR,
@@ -127,6 +127,9 @@ fn quick(stage: &Stage) -> Result<()> {
         subject::BIOLATENCY,
         subject::ORIGINAL,
     ];
+    for path in others {
+        subjects.extend(["btf", "tracepoint"].map(|probe| Subject::other(path, probe)));
+    }
     let lengths = Lengths {
         rounds: rounds()?,
         hot: Duration::from_millis(250),

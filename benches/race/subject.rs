@@ -29,6 +29,8 @@ enum Kind {
     Own(&'static str),
     /// The daemon, with these options.
     Daemon(&'static [&'static str]),
+    /// Another build of the daemon, with these options.
+    Other(&'static str, &'static [&'static str]),
     /// A program of the distribution.
     Peer(&'static [&'static str]),
 }
@@ -113,9 +115,13 @@ impl Stage {
         Ok(Self { programs: Programs::load(programs)?, daemon, directory })
     }
 
-    /// The daemon on loop devices, with windows of one second, like all others.
+    /// The daemon on loop devices.
     pub fn daemon(&self, options: &[&str]) -> Command {
-        let mut daemon = command(&self.daemon.to_string_lossy());
+        self.build(&self.daemon, options)
+    }
+
+    fn build(&self, path: &Path, options: &[&str]) -> Command {
+        let mut daemon = command(&path.to_string_lossy());
         daemon
             .arg("run")
             .arg("--config")
@@ -123,6 +129,12 @@ impl Stage {
             .args(["--device=loop*", "--no-print"])
             .args(options);
         daemon
+    }
+
+    /// A build of the daemon, with windows of one second, like all others.
+    fn start_daemon(&self, path: &Path, options: &[&str]) -> Result<Attached> {
+        let mut daemon = self.build(path, &["--no-output", "--interval=1"]);
+        self.start_process(daemon.args(options)).map(Attached::from)
     }
 
     /// A place for files that goes away with the race.
@@ -173,6 +185,15 @@ impl Attached {
 }
 
 impl Subject {
+    /// Another build of the daemon, at `path`, with a probe.
+    pub fn other(path: &str, probe: &str) -> Self {
+        // As long as the race, like all subjects.
+        let path: &'static str = path.to_owned().leak();
+        let option: &'static str = format!("--probe={probe}").leak();
+        let name = format!("{path}, probe {probe}").leak();
+        Self { id: name, name, kind: Kind::Other(path, vec![option].leak()) }
+    }
+
     /// The command line of a peer; nothing of others.
     pub fn words(&self) -> &'static [&'static str] {
         if let Kind::Peer(words) = self.kind { words } else { &[] }
@@ -188,10 +209,8 @@ impl Subject {
             Kind::Own(name) => {
                 stage.programs.attach(name).map(|links| Attached { _links: links, process: None })
             }
-            Kind::Daemon(options) => {
-                let mut daemon = stage.daemon(&["--no-output", "--interval=1"]);
-                stage.start_process(daemon.args(options)).map(Attached::from)
-            }
+            Kind::Daemon(options) => stage.start_daemon(&stage.daemon, options),
+            Kind::Other(path, options) => stage.start_daemon(Path::new(path), options),
             Kind::Peer(words) => {
                 stage.start_process(command(words[0]).args(&words[1..])).map(Attached::from)
             }

@@ -33,8 +33,8 @@ pub enum FormatError {
     },
 }
 
-/// `TRACE_RECORD_BYTES`: how much of a record the programs copy.
-const RECORD_BYTES: u64 = 64;
+/// How much of a record is described to the programs, in bytes; what they read ends before on every kernel.
+pub(super) const RECORD_BYTES: u32 = 64;
 
 /// Offset and size, in bytes, of each field of a tracepoint's record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Format {
         let end = u64::from(offset) + u64::from(size);
         if !sizes.contains(&size) {
             Err(FormatError::Size { name, size, expected })
-        } else if end > RECORD_BYTES {
+        } else if end > RECORD_BYTES.into() {
             Err(FormatError::Beyond { name, end })
         } else {
             Ok(offset)
