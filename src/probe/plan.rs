@@ -302,8 +302,9 @@ impl Sizes {
         Self {
             stripe_shift,
             shared_stripes: !guarded || stripes < machine.possible_cpus,
-            // Comparing reads one cache line per stripe, most of which another CPU has changed.
-            max_check_ns: u64::from(stripes) * 1_000,
+            // Comparing reads one cache line per stripe, most of which another CPU has changed: about
+            // 0.1 us each, so that this keeps it near one hundredth of a CPU's time.
+            max_check_ns: u64::from(stripes) * 8_000,
             inflight_sets: places / WAYS,
             // Requests are allocated in whole cache lines (blk_mq_alloc_rqs, blk_alloc_flush_queue).
             inflight_shift: if request_size == 0 {
@@ -422,7 +423,7 @@ mod tests {
         let small = Sizes::new(&machine(4, 8, 2048), true, 320);
         assert_eq!(
             (small.stripe_shift, small.shared_stripes, small.max_check_ns),
-            (2, false, 4000)
+            (2, false, 32_000)
         );
         assert!(Sizes::new(&machine(4, 8, 2048), false, 320).shared_stripes);
         let large = Sizes::new(&machine(256, 64, 65_536), true, 320);
