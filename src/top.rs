@@ -6,7 +6,7 @@
 //!                                      └────────────────────────────► lines    tail
 //! ```
 //!
-//! [`window`], [`history`], [`state`], [`view`], [`keys`], [`pace`] and [`lines`] are pure;
+//! [`window`], [`history`], [`state`], [`view`], [`look`], [`keys`], [`pace`] and [`lines`] are pure;
 //! [`follow`] and [`player`] read files, `screen` owns the terminal. `run` wires them.
 
 pub mod cli;
@@ -15,6 +15,7 @@ pub mod follow;
 pub mod history;
 pub mod keys;
 pub mod lines;
+pub mod look;
 pub mod pace;
 pub mod player;
 pub mod run;

@@ -20,6 +20,7 @@ pub mod reader;
 mod recorder;
 mod retention;
 mod rotation;
+mod settings;
 mod status;
 mod tail;
 #[cfg(test)]
@@ -29,4 +30,5 @@ pub mod writer;
 pub(crate) use tail::moment as first_moment;
 
 pub use error::{OpenError, WriteError};
-pub use writer::{Settings, Start, Writer, WriterHandle, WriterStatus};
+pub use settings::Settings;
+pub use writer::{Start, Writer, WriterHandle, WriterStatus};

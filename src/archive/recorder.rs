@@ -14,7 +14,7 @@ use super::names::{Kind, Moment, Names};
 use super::place::{Inventory, Place};
 use super::retention::{self, Calendar, Stored};
 use super::rotation;
-use super::writer::Settings;
+use super::settings::Settings;
 use crate::record::Record;
 
 /// Bytes of collected lines from which they are written, however few they are: `flush_every` may

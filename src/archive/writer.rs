@@ -19,8 +19,8 @@ use super::error::{OpenError, WriteError};
 use super::names::Moment;
 use super::queue::{self, Item, MAX_BYTES, MAX_WINDOWS, Queue};
 use super::recorder::Recorder;
+use super::settings::Settings;
 pub use super::status::{InCall, LastError, State, WriterStatus};
-use crate::config::{Config, Output, Retention, Rotation};
 use crate::record::Record;
 
 /// Wait before the first new attempt after a failure; doubled after each further one.
@@ -32,27 +32,6 @@ const OPEN_WAIT: Duration = Duration::from_secs(10);
 
 /// Dropped records are mentioned in the log no more often than this.
 const QUIET: Duration = Duration::from_secs(60);
-
-/// What the writer was told to do.
-#[derive(Clone, Debug, PartialEq, Default)]
-pub struct Settings {
-    /// Where records go.
-    pub output: Output,
-    /// When the active file is set aside.
-    pub rotation: Rotation,
-    /// When archives are removed.
-    pub retention: Retention,
-}
-
-impl From<&Config> for Settings {
-    fn from(config: &Config) -> Self {
-        Self {
-            output: config.output.clone(),
-            rotation: config.rotation.clone(),
-            retention: config.retention.clone(),
-        }
-    }
-}
 
 /// What happens when the output cannot be opened at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

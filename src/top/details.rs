@@ -3,8 +3,8 @@
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
+use super::look::{Look, pad, short, time, wrapped};
 use super::state::{Details, State};
-use super::view::{Look, pad, short, time, wrapped};
 use crate::archive::reader::Layer;
 use crate::histogram;
 use crate::record::Operations;

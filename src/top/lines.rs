@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 
 use super::history::RowKey;
-use super::view::{Look, pad, short, time};
+use super::look::{Look, pad, short, time};
 use super::window::{DeviceWindow, REQUEST_LAYER, Window};
 use crate::report::times;
 use crate::report::units::{printable, three_digits};

@@ -12,11 +12,12 @@ use rustix::process::{Signal, getpgrp, kill_process_group};
 use super::cli::TopArgs;
 use super::history::KEPT;
 use super::keys;
+use super::look::Look;
 use super::pace::Speed;
 use super::player::{Player, Update};
 use super::screen::{Keyboard, Screen, Signals, end_by};
 use super::state::{Effect, State};
-use super::view::{self, Look, Moment};
+use super::view::{self, Moment};
 use crate::report::cli::Failure;
 
 pub use super::tail::tail;

@@ -8,8 +8,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::cli::{TailArgs, TailFormat};
 use super::lines::Printer;
+use super::look::Look;
 use super::player::{Player, Update};
-use super::view::Look;
 use crate::report::cli::Failure;
 use crate::report::units::printable;
 

@@ -3,12 +3,13 @@
 use jiff::tz::TimeZone;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::{Color, Modifier, Style};
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::details;
 use super::history::{Point, Row};
 use super::keys::HELP;
+use super::look::{Look, pad, short, time, wrapped};
 use super::pace::Speed;
 use super::state::{Graph, Screen, Sort, State};
 use super::window::Losses;
@@ -21,15 +22,6 @@ const WIDEST_NAME: usize = 24;
 const GRAPH: (usize, usize) = (8, 60);
 /// Windows that a daemon keeps back before it writes them, if it was not told otherwise.
 const FLUSH_EVERY: u64 = 12;
-
-/// What the terminal can show.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Look {
-    /// Colours.
-    pub colour: bool,
-    /// More than ASCII.
-    pub unicode: bool,
-}
 
 /// What the view depends on besides the state.
 #[derive(Clone, Debug)]
@@ -46,71 +38,6 @@ pub struct Moment<'a> {
     pub ended: bool,
     /// What is read, for people.
     pub source: &'a str,
-}
-
-impl Look {
-    /// What the environment says: `NO_COLOR`, `TERM`, and the locale's encoding.
-    #[must_use]
-    pub fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let monochrome =
-            set("TERM").is_some_and(|term| term.starts_with("vt") || term.ends_with("-m"));
-        let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG"));
-        let encoding = locale.unwrap_or_default().to_ascii_lowercase().replace('-', "");
-        Self {
-            colour: set("NO_COLOR").is_none() && !monochrome,
-            unicode: encoding.contains("utf8"),
-        }
-    }
-
-    fn coloured(self, style: Style, colour: Color) -> Style {
-        if self.colour { style.fg(colour) } else { style }
-    }
-
-    /// For what must not be missed.
-    pub(super) fn alarm(self) -> Style {
-        let style = Style::new().add_modifier(Modifier::BOLD);
-        if self.colour {
-            style.fg(Color::White).bg(Color::Red)
-        } else {
-            style.add_modifier(Modifier::REVERSED)
-        }
-    }
-
-    /// For what deserves a look.
-    pub(super) fn warning(self) -> Style {
-        self.coloured(Style::new().add_modifier(Modifier::BOLD), Color::Yellow)
-    }
-
-    pub(super) fn heading(self) -> Style {
-        Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED)
-    }
-
-    fn graph(self) -> Style {
-        self.coloured(Style::new(), Color::Cyan)
-    }
-
-    /// The characters of a graph from low to high.
-    pub(super) fn levels(self) -> &'static [char] {
-        if self.unicode {
-            &['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
-        } else {
-            &['_', '.', ':', '-', '=', '+', '*', '#']
-        }
-    }
-
-    /// `text` with what the terminal cannot show replaced.
-    pub(super) fn text(self, text: &str) -> String {
-        if self.unicode {
-            return text.to_owned();
-        }
-        let ascii = |c: char| match c {
-            'µ' => 'u',
-            c if c.is_ascii() => c,
-            _ => '?',
-        };
-        text.chars().map(ascii).collect()
-    }
 }
 
 /// Draws everything into `buffer`; returns the last line that scrolling may begin with.
@@ -274,28 +201,6 @@ fn hangs(row: &Row) -> bool {
     row.figures.oldest_us > 0.0 && row.figures.oldest_us >= row.length_us as f64
 }
 
-/// `text` in at most `most` lines; an ellipsis stands for what does not fit.
-pub(super) fn wrapped(text: &str, width: usize, most: usize, style: Style) -> Vec<Line<'static>> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if Span::raw(line.as_str()).width() + 1 + word.len() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    if lines.len() > most {
-        lines.truncate(most);
-        if let Some(last) = lines.last_mut() {
-            let kept = last.chars().count().min(width.saturating_sub(4));
-            *last = format!("{} ...", last.chars().take(kept).collect::<String>());
-        }
-    }
-    lines.into_iter().map(|line| Line::styled(line, style)).collect()
-}
-
 fn footer(state: &State, look: Look, moment: &Moment<'_>, width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     if let Some((note, _)) = &state.note {
@@ -370,11 +275,6 @@ struct Column {
     cell: fn(&Row, Look) -> (String, Style),
 }
 
-pub(super) fn time(us: Option<f64>, coarse: bool) -> String {
-    let mark = if coarse { "~" } else { "" };
-    us.map_or("-".into(), |us| format!("{mark}{}", latency(us * 1e3)))
-}
-
 fn columns(rows: &[Row]) -> Vec<Column> {
     fn plain(text: String) -> (String, Style) {
         (text, Style::new())
@@ -408,16 +308,6 @@ fn columns(rows: &[Row]) -> Vec<Column> {
         column("ERR", None, 4, errors, |row, look| count(row.figures.errors, look)),
         column("REQ", None, 4, requeues, |row, look| count(row.figures.requeues, look)),
     ]
-}
-
-/// A number in at most five characters.
-pub(super) fn short(count: u64) -> String {
-    match count {
-        0..=99_999 => count.to_string(),
-        100_000..=9_999_999 => format!("{}k", count / 1000),
-        10_000_000..=9_999_999_999 => format!("{}M", count / 1_000_000),
-        _ => format!("{}G", (count / 1_000_000_000).min(9999)),
-    }
 }
 
 fn devices(state: &State, look: Look, width: usize, height: usize) -> Vec<Line<'static>> {
@@ -487,22 +377,6 @@ fn devices(state: &State, look: Look, width: usize, height: usize) -> Vec<Line<'
     lines
 }
 
-/// `text` cut or filled to `width` columns.
-pub(super) fn pad(text: &str, width: usize) -> String {
-    let mut padded = String::new();
-    let mut used = 0;
-    for c in text.chars() {
-        let columns = Span::raw(c.to_string()).width();
-        if used + columns > width {
-            break;
-        }
-        padded.push(c);
-        used += columns;
-    }
-    padded.push_str(&" ".repeat(width - used));
-    padded
-}
-
 /// The last windows as a graph from 0 to the largest of them: a space where nothing was done, a
 /// question mark where windows are missing.
 fn course(row: &Row, graph: Graph, look: Look, width: usize) -> Span<'static> {
@@ -530,20 +404,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_environment_says() {
-        let look = |pairs: &[(&str, &str)]| {
-            Look::of_environment(|name| {
-                pairs.iter().find(|pair| pair.0 == name).map(|pair| pair.1.to_owned())
-            })
-        };
-        let looks = |colour, unicode| Look { colour, unicode };
-        assert_eq!(look(&[("TERM", "xterm-256color"), ("LANG", "C.UTF-8")]), looks(true, true));
-        assert_eq!(look(&[("LANG", "en_US.utf8"), ("LC_ALL", "C")]), looks(true, false));
-        assert_eq!(look(&[("NO_COLOR", "1"), ("LC_CTYPE", "C.UTF-8")]), looks(false, true));
-        assert_eq!(look(&[("NO_COLOR", ""), ("TERM", "vt100")]), looks(false, false));
-    }
-
-    #[test]
     fn a_daemon_may_keep_windows_back() {
         let s = 1_000_000;
         assert!(!is_late(60 * s, 5_000_000, None));
@@ -554,26 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_in_five_characters() {
-        for (count, expected) in [
-            (0, "0"),
-            (99_999, "99999"),
-            (100_000, "100k"),
-            (9_999_999, "9999k"),
-            (10_000_000, "10M"),
-            (u64::MAX, "9999G"),
-        ] {
-            assert_eq!(short(count), expected);
-        }
-    }
-
-    #[test]
-    fn text_is_cut_by_columns_and_words() {
-        assert_eq!(pad("ab", 4), "ab  ");
-        assert_eq!(pad("日本語", 5), "日本 ");
-        let text = |lines: Vec<Line<'_>>| lines.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(text(wrapped("aa bb cc dd", 5, 9, Style::new())), ["aa bb", "cc dd"]);
-        assert_eq!(text(wrapped("aa bb cc dd", 5, 1, Style::new())), ["a ..."]);
+    fn what_matters_less_is_left_out_first() {
         let parts = |width| {
             let part = |rank, text: &str| Part(rank, text.into(), Style::new());
             let look = Look { unicode: true, colour: false };

@@ -2,9 +2,10 @@
 
 use blkiolatd::report::units::duration;
 use blkiolatd::top::lines::Printer;
+use blkiolatd::top::look::Look;
 use blkiolatd::top::pace::Speed;
 use blkiolatd::top::state::{Action, Sort, State};
-use blkiolatd::top::view::{self, Look, Moment};
+use blkiolatd::top::view::{self, Moment};
 use blkiolatd::top::window::{Intake, Taken, Window};
 use jiff::tz::TimeZone;
 use ratatui::Terminal;

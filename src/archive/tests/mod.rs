@@ -17,7 +17,7 @@ use super::error::{OpenError, WriteError};
 use super::faults::Fault;
 use super::names::{Kind, Moment, Names};
 use super::recorder::Recorder;
-use super::writer::Settings;
+use super::settings::Settings;
 use crate::config::FreeSpace;
 use crate::record::Record;
 
