@@ -95,3 +95,45 @@ fn copies_on_several_threads_count_once() {
     assert_eq!(outcome.duplicates, 6 * 80);
     assert!(outcome.coverage.values().all(|coverage| coverage.overlaps == 0));
 }
+
+/// Takes its time, so that one thread cannot have read a file before another has begun.
+#[derive(Default)]
+struct Slow(Vec<u64>);
+
+impl Sink for Slow {
+    fn take(&mut self, record: &RecordView<'_>) {
+        self.0.push(record.seq);
+        std::thread::sleep(std::time::Duration::from_micros(500));
+    }
+}
+
+#[test]
+fn one_file_is_read_by_all_threads() {
+    let root = tempfile::tempdir().unwrap();
+    let (records, _) = generate(&plan("h", 1, 700));
+    let mut bytes = gzip(
+        &[lines(&records[..300]), b"no record\n".to_vec(), lines(&records[300..500])].concat(),
+    );
+    let mut damaged = gzip(&lines(&records[..10]));
+    let checksum = damaged.len() - 8;
+    damaged[checksum] ^= 1;
+    bytes.extend(damaged);
+    bytes.extend(gzip(&lines(&records[500..])));
+    let path = root.path().join("one.jsonl.gz");
+    fs::write(&path, bytes).unwrap();
+
+    let (alone, outcome) = read(&query(&path), 1, Slow::default);
+    assert_eq!(outcome.problems.len(), 2, "{:?}", outcome.problems);
+    let (sinks, shared) = read(&query(&path), 3, Slow::default);
+    let busy = sinks.iter().filter(|sink| !sink.0.is_empty()).count();
+    assert!(busy > 1, "{busy} of 3 threads did something");
+    let sorted = |sinks: Vec<Slow>| {
+        let mut windows: Vec<_> = sinks.into_iter().flat_map(|sink| sink.0).collect();
+        windows.sort_unstable();
+        windows
+    };
+    let windows = sorted(sinks);
+    assert_eq!(windows, sorted(alone));
+    assert_eq!(windows, (0..700).collect::<Vec<_>>());
+    assert_eq!((shared.problems, shared.coverage), (outcome.problems, outcome.coverage));
+}

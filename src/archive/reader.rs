@@ -3,12 +3,13 @@
 
 pub mod files;
 pub(crate) mod lines;
+mod problems;
 mod seen;
+mod shared;
 mod view;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -19,13 +20,13 @@ use globset::GlobSet;
 
 pub use files::Input;
 use lines::Event;
+use problems::Found;
+pub use problems::Problem;
 pub use seen::{Coverage, Gap, Seen, Source};
 pub use view::{
     DeviceView, InflightView, Layer, LineError, OperationView, Parser, RecordView, Wanted,
 };
 
-/// Problems of a kind that are kept for each file; the rest are only counted.
-const PROBLEMS_PER_FILE: usize = 5;
 /// Files may be rotated while they are read; so many times the directories are looked at again.
 const ROUNDS: usize = 3;
 
@@ -71,26 +72,6 @@ pub trait Watch: Send + Sync {
     fn end(&self);
 }
 
-/// Something in the input that could not be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The input's name.
-    pub input: String,
-    /// Number of the line, from 1; none when it is not about a line.
-    pub line: Option<u64>,
-    /// What is wrong, as the end of a sentence that begins with the place.
-    pub what: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "{}: line {line} {}", self.input, self.what),
-            None => write!(f, "{}: {}", self.input, self.what),
-        }
-    }
-}
-
 /// How the reading went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -112,8 +93,14 @@ pub trait Sink {
     fn take(&mut self, record: &RecordView<'_>);
 }
 
+impl<S: Sink> Sink for &mut S {
+    fn take(&mut self, record: &RecordView<'_>) {
+        S::take(self, record);
+    }
+}
+
 /// Reads everything that `query` asks for into sinks made by `make`, one per thread, in no
-/// particular order. `threads` is limited to the number of inputs and at least 1.
+/// particular order. `threads` is at least 1; those for which no input is left take lines of the others'.
 pub fn read<S: Sink + Send>(
     query: &Query,
     threads: usize,
@@ -121,7 +108,7 @@ pub fn read<S: Sink + Send>(
 ) -> (Vec<S>, Outcome) {
     let mut sinks = Vec::new();
     let outcome = in_rounds(query, |inputs, seen, problems| {
-        let (more, found) = read_inputs(query, inputs, threads, seen, &make);
+        let (more, found) = shared::read_inputs(query, inputs, threads, seen, &make);
         sinks.extend(more);
         problems.extend(found);
     });
@@ -273,34 +260,6 @@ fn without_gz(input: &Input) -> Input {
     }
 }
 
-fn read_inputs<S: Sink + Send>(
-    query: &Query,
-    inputs: &[Input],
-    threads: usize,
-    seen: &Mutex<Seen>,
-    make: &(impl Fn() -> S + Sync),
-) -> (Vec<S>, Vec<Problem>) {
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new((Vec::new(), Vec::new()));
-    let work = || {
-        let mut sink = make();
-        let mut problems = Vec::new();
-        while let Some(input) = inputs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            read_input(query, input, seen, &mut sink, &mut problems);
-        }
-        let mut results = lock(&results);
-        results.0.push(sink);
-        results.1.extend(problems);
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads.min(inputs.len()) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    results.into_inner().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn read_input(
     query: &Query,
     input: &Input,
@@ -308,7 +267,26 @@ fn read_input(
     sink: &mut impl Sink,
     problems: &mut Vec<Problem>,
 ) {
-    let name = input.name();
+    let mut found = Found::default();
+    let mut taker = Taker { query, seen, parser: Parser::default(), sink };
+    let opened = each_event(query, input, |number, event| match event {
+        Event::Damage(what) => found.damage(number, what),
+        Event::Line { bytes, complete } => {
+            if let Err(what) = taker.take(bytes, complete) {
+                found.bad_line(number, what);
+            }
+        }
+    });
+    problems.extend(opened.err());
+    problems.extend(found.problems(&input.name()));
+}
+
+/// Calls `each` with the number and content of every line of `input`.
+fn each_event(
+    query: &Query,
+    input: &Input,
+    each: impl FnMut(u64, Event<'_>),
+) -> Result<(), Problem> {
     let opened: io::Result<Box<dyn Read>> = match (input, &query.watch) {
         (Input::Stdin, _) => Ok(Box::new(io::stdin().lock())),
         (Input::File(path), None) => open(path).map(|file| Box::new(file) as _),
@@ -316,33 +294,13 @@ fn read_input(
             open(path).map(|file| Box::new(Watched { file, watch: &**watch }) as _)
         }
     };
-    let stream = match opened {
-        Ok(stream) => stream,
-        Err(error) => {
-            let what = format!("cannot be opened: {error}");
-            return problems.push(Problem { input: name, line: None, what });
-        }
-    };
-    // Damage is the cause and bad lines its many effects: these must not crowd out that.
-    let (mut damages, mut bad_lines) = (0, 0);
-    let mut parser = Parser::default();
-    lines::for_each_line(stream, |number, event| {
-        let Err(what) = take_event(query, &event, &mut parser, seen, sink) else { return };
-        let found = match event {
-            Event::Damage(_) => &mut damages,
-            Event::Line { .. } => &mut bad_lines,
-        };
-        *found += 1;
-        if *found <= PROBLEMS_PER_FILE {
-            problems.push(Problem { input: name.clone(), line: Some(number), what });
-        }
-    });
-    for (found, what) in [(damages, "more damaged places"), (bad_lines, "more lines of no use")] {
-        if found > PROBLEMS_PER_FILE {
-            let what = format!("{} {what}", found - PROBLEMS_PER_FILE);
-            problems.push(Problem { input: name.clone(), line: None, what });
-        }
-    }
+    let stream = opened.map_err(|error| Problem {
+        input: input.name(),
+        line: None,
+        what: format!("cannot be opened: {error}"),
+    })?;
+    lines::for_each_line(stream, each);
+    Ok(())
 }
 
 /// Opens a file, or its archive when it was compressed since it was found.
@@ -358,31 +316,36 @@ fn open(path: &PathBuf) -> io::Result<File> {
     })
 }
 
-fn take_event(
-    query: &Query,
-    event: &Event<'_>,
-    parser: &mut Parser,
-    seen: &Mutex<Seen>,
-    sink: &mut impl Sink,
-) -> Result<(), String> {
-    let (bytes, complete) = match event {
-        Event::Line { bytes, complete } => (bytes, complete),
-        Event::Damage(what) => return Err(what.clone()),
-    };
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Ok(());
+/// Makes records of lines, and gives those that are asked for to a sink.
+struct Taker<'a, S> {
+    query: &'a Query,
+    seen: &'a Mutex<Seen>,
+    parser: Parser,
+    sink: S,
+}
+
+impl<S: Sink> Taker<'_, S> {
+    /// Takes one line, which is not `complete` when no newline ended it.
+    ///
+    /// # Errors
+    /// When it is no record: what is wrong with it.
+    fn take(&mut self, bytes: &[u8], complete: bool) -> Result<(), String> {
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Ok(());
+        }
+        let query = self.query;
+        let record = self.parser.parse(bytes, &query.wanted).map_err(|error| {
+            if complete { error.to_string() } else { format!("is torn (no newline): {error}") }
+        })?;
+        if let Some(record) = record
+            && query.wanted.range.contains(record.middle_us())
+            && query.hosts.as_ref().is_none_or(|hosts| hosts.is_match(&*record.host))
+            && lock(self.seen).insert(&record)
+        {
+            self.sink.take(&record);
+        }
+        Ok(())
     }
-    let record = parser.parse(bytes, &query.wanted).map_err(|error| {
-        if *complete { error.to_string() } else { format!("is torn (no newline): {error}") }
-    })?;
-    if let Some(record) = record
-        && query.wanted.range.contains(record.middle_us())
-        && query.hosts.as_ref().is_none_or(|hosts| hosts.is_match(&*record.host))
-        && lock(seen).insert(&record)
-    {
-        sink.take(&record);
-    }
-    Ok(())
 }
 
 /// A file that says how much of it has been read.
