@@ -820,16 +820,35 @@ int classic_requeue(struct requeue_record *record)
 	return 0;
 }
 
+/*
+ * Takes the record of the request that key describes; false when there is none. Completions on several CPUs
+ * can find the same of those that look alike: the one that did not get it looks again.
+ */
+static __noinline bool take_pending(struct pending_key *key, struct pending *taken)
+{
+	struct pending *entry;
+	__u32 tries;
+
+	for (tries = 0; tries < PLACES; tries++) {
+		entry = find_pending(key);
+		if (!entry)
+			return false;
+		*taken = *entry;
+		if (bpf_map_delete_elem(&pending, key) == 0)
+			return true;
+	}
+	return false;
+}
+
 SEC("tp/block/block_rq_complete")
 int classic_complete(struct complete_record *record)
 {
-	__u64 now = bpf_ktime_get_ns(), bytes = (__u64)record->nr_sector << 9, start_ns;
+	__u64 now = bpf_ktime_get_ns(), bytes = (__u64)record->nr_sector << 9;
 	struct pending_key key = KEY_OF(record);
-	struct pending *entry = find_pending(&key), rest;
 	bool failed = record->error;
-	__u32 slot;
+	struct pending taken = {};
 
-	if (!entry) {
+	if (!take_pending(&key, &taken)) {
 		/* A write of no bytes is the end of a flush sequence, which was not issued. */
 		if (!key.dev || (key.operation == OP_WRITE && !bytes))
 			return 0;
@@ -837,23 +856,18 @@ int classic_complete(struct complete_record *record)
 			COUNT_LOSS(untracked_completions);
 		return 0;
 	}
-	slot = entry->slot;
-	start_ns = entry->start_ns;
 	if (key.operation == OP_OTHER) {
-		bytes = entry->bytes_left; /* passthrough completes whole, and prints no sectors */
-	} else if (bytes < entry->bytes_left) {
+		bytes = taken.bytes_left; /* passthrough completes whole, and prints no sectors */
+	} else if (bytes < taken.bytes_left) {
 		/* The rest completes under the sector where it begins. */
-		rest = *entry;
-		rest.bytes_left -= bytes;
-		bpf_map_delete_elem(&pending, &key);
+		taken.bytes_left -= bytes;
 		key.sector += bytes >> 9;
-		if (bpf_map_update_elem(&pending, &key, &rest, BPF_ANY))
+		if (bpf_map_update_elem(&pending, &key, &taken, BPF_ANY))
 			COUNT_LOSS(inflight_table_full);
-		count_bytes(slot, key.operation, bytes);
+		count_bytes(taken.slot, key.operation, bytes);
 		return 0;
 	}
-	bpf_map_delete_elem(&pending, &key);
-	count_completion(slot, key.operation, elapsed(start_ns, now), bytes, failed, now);
+	count_completion(taken.slot, key.operation, elapsed(taken.start_ns, now), bytes, failed, now);
 	return 0;
 }
 

@@ -273,6 +273,8 @@ impl<'obj> Daemon<'obj> {
         loop {
             tokio::select! {
                 biased;
+                // Before what ends a window, which has to name the disks that it counted.
+                change = next_change(self.uevents.as_ref()) => self.disks_changed(&change),
                 request = signals.next() => match request.context("cannot wait for signals")? {
                     Request::Stop => return Ok(()),
                     Request::Rotate => self.writer.rotate_now(),
@@ -283,7 +285,6 @@ impl<'obj> Daemon<'obj> {
                         windows = ticks(self.config.sampling.interval);
                     }
                 },
-                change = next_change(self.uevents.as_ref()) => self.disks_changed(change),
                 answer = next_answer(&mut self.reconfigured) => self.reconfigured(answer),
                 _ = windows.tick() => {
                     if self.window()? == Next::End {
@@ -314,7 +315,7 @@ impl<'obj> Daemon<'obj> {
             tracing::info!("what was measured can be read again");
         }
         if self.uevents.is_none() {
-            self.disks_changed(Change::Unknown);
+            self.disks_changed(&Change::Unknown);
         }
         let (seq, context) = (self.seq, &self.context);
         let layers = self.measured.layers.iter_mut();
@@ -351,7 +352,7 @@ impl<'obj> Daemon<'obj> {
         out.flush()
     }
 
-    fn disks_changed(&mut self, change: Change) {
+    fn disks_changed(&mut self, change: &Change) {
         self.measured.layers.iter_mut().for_each(|layer| layer.disks_changed(change));
     }
 

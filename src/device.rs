@@ -4,6 +4,7 @@ mod filter;
 mod sysfs;
 mod uevents;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::probe::reading::Reading;
@@ -55,6 +56,11 @@ pub struct Registry {
     entries: Vec<Option<Entry>>,
     /// Disks that the probe was told to ignore.
     ignored: Vec<Ignored>,
+    /// Names by number, as the kernel announced them: the classic probe knows a disk by its number alone, and when
+    /// its name is looked for, at the end of a window, sysfs may not have it any more.
+    announced: BTreeMap<u32, String>,
+    /// Those that went since the last [`Self::update`].
+    departed: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -88,13 +94,21 @@ impl Registry {
     /// A registry of the disks under `root` (`/` but for tests).
     #[must_use]
     pub fn new(root: PathBuf, filter: Filter) -> Self {
-        Self { sysfs: Sysfs::new(root), filter, entries: Vec::new(), ignored: Vec::new() }
+        Self {
+            sysfs: Sysfs::new(root),
+            filter,
+            entries: Vec::new(),
+            ignored: Vec::new(),
+            announced: BTreeMap::new(),
+            departed: Vec::new(),
+        }
     }
 
     /// The disks that are here now and are not to be measured, by what the probe knows them by
     /// (`identity` of number and `diskseq`), so that it can ignore them from the start.
     pub fn unwanted(&mut self, identity: impl Fn(u32, Option<u64>) -> Option<u64>) -> Vec<Action> {
         for (device_id, disk) in self.sysfs.disks() {
+            self.announced.insert(device_id, disk.name.clone());
             if !self.filter.accepts(&disk.name)
                 && let Some(identity) = identity(device_id, disk.diskseq)
             {
@@ -114,14 +128,14 @@ impl Registry {
 
     /// Looks whether disks are gone, or other disks have taken their numbers, after the kernel
     /// reported `change`. What they counted until now is still read.
-    pub fn disks_changed(&mut self, change: Change, now_ns: u64) -> Vec<Action> {
+    pub fn disks_changed(&mut self, change: &Change, now_ns: u64) -> Vec<Action> {
         let mut actions = Vec::new();
-        let gone = |device_id: u32, disk: Option<&Disk>| {
-            let concerned = match change {
-                Change::Device(changed) => device_id == changed,
-                Change::Unknown => true,
-            };
-            concerned && self.sysfs.is_gone(device_id, disk)
+        let gone = |device_id: u32, disk: Option<&Disk>| match change {
+            Change::Came(changed, _) | Change::Changed(changed) if device_id != *changed => false,
+            Change::Gone(went, _) if device_id != *went => false,
+            // It went before it could be looked up, so it is not the one that is there now.
+            Change::Gone(..) if disk.is_none() => true,
+            _ => self.sysfs.is_gone(device_id, disk),
         };
         self.ignored.retain(|ignored| {
             let gone = gone(ignored.device_id, ignored.disk.as_ref());
@@ -135,6 +149,17 @@ impl Registry {
                 actions.push(Action::Forget { identity: entry.identity });
                 entry.leaving = Some(Leaving { since_ns: now_ns, gone: true });
             }
+        }
+        match change {
+            Change::Came(number, name) => {
+                self.announced.insert(*number, name.clone());
+                self.departed.retain(|departed| departed != number);
+            }
+            Change::Gone(number, name) => {
+                self.announced.insert(*number, name.clone());
+                self.departed.push(*number);
+            }
+            Change::Changed(_) | Change::Unknown => {}
         }
         actions
     }
@@ -187,7 +212,8 @@ impl Registry {
                 } else if let Some(disk) = &disk {
                     disk.name.clone()
                 } else {
-                    format!("{}:{}", device.device_id >> 20, device.device_id & 0xfffff)
+                    let announced = self.announced.get(&device.device_id);
+                    announced.cloned().unwrap_or_else(|| number(device.device_id))
                 };
                 let wanted = self.filter.accepts(&name);
                 let leaving = (!wanted).then(|| {
@@ -230,6 +256,9 @@ impl Registry {
                 }
             }
         }
+        for number in self.departed.drain(..) {
+            self.announced.remove(&number);
+        }
         actions
     }
 
@@ -239,6 +268,11 @@ impl Registry {
         let names = self.sysfs.disk_names();
         self.filter.unmatched(&names)
     }
+}
+
+/// What stands for a name where none is published.
+fn number(device_id: u32) -> String {
+    format!("{}:{}", device_id >> 20, device_id & 0xfffff)
 }
 
 #[cfg(test)]
@@ -318,11 +352,11 @@ mod tests {
         fs::write(disk.join("diskseq"), "5\n").unwrap();
         let mut registry = Registry::new(root.path().into(), filter(&["*"], &["loop*"]));
         registry.unwanted(|_, diskseq| diskseq);
-        let change = Change::Device(7 << 20);
-        assert_eq!(registry.disks_changed(change, SECOND), []);
+        let change = Change::Changed(7 << 20);
+        assert_eq!(registry.disks_changed(&change, SECOND), []);
         fs::write(disk.join("diskseq"), "6\n").unwrap();
-        assert_eq!(registry.disks_changed(change, SECOND), [Action::Forget { identity: 5 }]);
-        assert_eq!(registry.disks_changed(change, SECOND), []);
+        assert_eq!(registry.disks_changed(&change, SECOND), [Action::Forget { identity: 5 }]);
+        assert_eq!(registry.disks_changed(&change, SECOND), []);
     }
 
     #[test]
@@ -348,6 +382,34 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_went_before_it_was_looked_up_has_its_name() {
+        let number = 8 << 20;
+        let came = Change::Came(number, "sda".into());
+        let gone = Change::Gone(number, "sda".into());
+        let mut registry = Registry::new("/nonexistent".into(), filter(&["*"], &[]));
+        registry.disks_changed(&came, SECOND);
+        registry.update(&reading(SECOND, 5, "", 1));
+        assert_eq!(
+            registry.shown_name(0),
+            Some("sda"),
+            "it went, and the kernel is about to say so"
+        );
+        assert_eq!(registry.disks_changed(&gone, SECOND), [Action::Forget { identity: 5 }]);
+
+        let mut registry = Registry::new("/nonexistent".into(), filter(&["*"], &[]));
+        registry.disks_changed(&gone, SECOND);
+        registry.update(&reading(SECOND, 5, "", 1));
+        assert_eq!(registry.shown_name(0), Some("sda"));
+
+        // Later than the next update the number may be another's.
+        let mut registry = Registry::new("/nonexistent".into(), filter(&["*"], &[]));
+        registry.disks_changed(&gone, SECOND);
+        registry.update(&Reading::default());
+        registry.update(&reading(SECOND, 5, "", 1));
+        assert_eq!(registry.shown_name(0), Some("8:0"));
+    }
+
+    #[test]
     fn a_disk_that_is_gone_keeps_its_name_until_it_has_drained() {
         let root = tempfile::tempdir().unwrap();
         let disk = root.path().join("sys/block/sda");
@@ -360,12 +422,12 @@ mod tests {
         let mut registry = Registry::new(root.path().into(), filter(&["*"], &[]));
         registry.update(&reading(SECOND, 3, "", 1));
         assert_eq!(registry.shown_name(0), Some("sda"));
-        let change = Change::Device(8 << 20);
-        assert_eq!(registry.disks_changed(change, SECOND), []);
+        let change = Change::Changed(8 << 20);
+        assert_eq!(registry.disks_changed(&change, SECOND), []);
         // Another disk takes the number: same name, other diskseq.
         fs::write(disk.join("diskseq"), "4\n").unwrap();
-        assert_eq!(registry.disks_changed(Change::Device(9 << 20), SECOND), []);
-        assert_eq!(registry.disks_changed(change, SECOND), [Action::Forget { identity: 3 }]);
+        assert_eq!(registry.disks_changed(&Change::Changed(9 << 20), SECOND), []);
+        assert_eq!(registry.disks_changed(&change, SECOND), [Action::Forget { identity: 3 }]);
         assert_eq!(registry.shown_name(0), Some("sda"));
         assert_eq!(registry.update(&reading(4 * SECOND, 3, "", 1)), []);
         assert_eq!(registry.update(&reading(5 * SECOND, 3, "", 0)), [Action::Reclaim { slot: 0 }]);

@@ -2,11 +2,9 @@
 # the machine's package mirror the first time (see BLKIOLATD_CACHE in tests/support/debian.sh).
 #
 #   make test-tools     installs what these tests need
-#   make test-kernels   counts on every kernel with every probe; BINARY=PATH tests another build
-#   make test-kernel-5.10, -6.1, -6.12, -sid
-#   make test-correctness   the suite of cases (tests/vm/topics) on every kernel, two at a time; KERNELS=6.12 and
-#                       TOPICS=counts,flush choose. Longer, and not part of make test yet
-#   make correctness-table  puts the results of the last 'make test-correctness' into docs/correctness.md
+#   make test-kernels   the suite of cases (tests/vm/topics, and bios) on every kernel, two machines at a time; KERNELS=6.12,
+#                       TOPICS=counts,flush and BINARY=PATH choose
+#   make correctness-table  puts the results of the last 'make test-kernels' into docs/correctness.md
 #   make test-systemd  the package under the systemd of each suite, two at a time
 #   make test-machines  the machines themselves, without the program under test
 
@@ -15,7 +13,7 @@ BINARY ?= $(STATIC_BINARY)
 KERNELS := 5.10 6.1 6.12 sid
 SUITES := bullseye bookworm trixie
 TEST_PACKAGES := qemu-system-x86 busybox-static kmod xz-utils zstd fio e2fsprogs util-linux \
-	xfsprogs mmdebstrap systemd-container debian-archive-keyring gcc binutils
+	dmsetup xfsprogs mmdebstrap systemd-container debian-archive-keyring gcc binutils
 # One package manager at a time, and only when something is missing.
 APT_LOCK := /run/lock/blkiolatd-apt
 
@@ -27,21 +25,13 @@ test-systemd: test-tools ## the package under real systemds, in throw-away Debia
 	export package; printf '%s\n' $(SUITES) | xargs -P 2 -I SUITE bash -o pipefail -c \
 	    '$(SUDO) tests/nspawn/run --timeout 300 --disk 64 SUITE tests/nspawn/service.sh "$$package" target/intruder | sed "s/^/SUITE: /"'
 
-.PHONY: test-tools test-kernels test-judging test-correctness correctness-table test-machines $(KERNELS:%=test-kernel-%) $(SUITES:%=test-tree-%)
+.PHONY: test-tools test-kernels test-judging correctness-table test-machines $(SUITES:%=test-tree-%)
 
 test-tools:
 	@dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || $(SUDO) flock $(APT_LOCK) sh -c \
 		'apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $(TEST_PACKAGES)'
 
-test-kernels: test-judging $(KERNELS:%=test-kernel-%)
-
-# The second run is without BTF. The classic tracepoints lose requests whose completion interrupts another
-# program on the same processor, which kernels before 6.7 do not even count.
-$(KERNELS:%=test-kernel-%): test-kernel-%: test-tools static
-	$(SUDO) tests/vm/smoke --probe auto $* $(BINARY)
-	$(SUDO) tests/vm/smoke --no-btf --depth 1 --missing 2 $* $(BINARY)
-
-test-correctness: test-tools test-judging static
+test-kernels: test-tools test-judging static ## Debian's kernels in emulated machines, judged by the kernel, fio and ftrace
 	$(SUDO) tests/vm/suite --results target/kernels.json $(TOPICS:%=--only %) $(BINARY) $(KERNELS)
 
 # What decides about the kernels' evidence is itself tested: it must see what is wrong.

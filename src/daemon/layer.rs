@@ -77,7 +77,7 @@ impl<'obj> Layer<'obj> {
     }
 
     /// Looks whether disks are gone, after the kernel reported `change`.
-    pub(super) fn disks_changed(&mut self, change: Change) {
+    pub(super) fn disks_changed(&mut self, change: &Change) {
         let actions = self.registry.disks_changed(change, monotonic_ns());
         act(self.layer, &self.probe, &actions);
     }

@@ -43,8 +43,8 @@ impl Uevents {
         loop {
             match self.socket.recv(&mut buffer).await {
                 Ok(length) => {
-                    if let Some(device_id) = changed_device(&buffer[..length]) {
-                        return Ok(Change::Device(device_id));
+                    if let Some(change) = change_in(&buffer[..length]) {
+                        return Ok(change);
                     }
                 }
                 Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
@@ -56,46 +56,63 @@ impl Uevents {
     }
 }
 
-/// What the kernel reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the kernel reported. Numbers are `major << 20 | minor`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The device with this number (`major << 20 | minor`) changed or went.
-    Device(u32),
+    /// A device came, with this number and kernel name.
+    Came(u32, String),
+    /// The device with this number changed.
+    Changed(u32),
+    /// The device with this number and kernel name went.
+    Gone(u32, String),
     /// Reports were lost.
     Unknown,
 }
 
-/// The device that a uevent is about: `remove@/devices/...\0ACTION=remove\0SUBSYSTEM=block\0...`.
-/// `None` when it is no block device, or one that was only added.
-fn changed_device(message: &[u8]) -> Option<u32> {
-    let mut block = false;
+/// What a uevent says: `remove@/devices/.../block/sda\0ACTION=remove\0SUBSYSTEM=block\0...`. `None` when it is about
+/// no block device.
+fn change_in(message: &[u8]) -> Option<Change> {
+    let (mut action, mut path, mut subsystem) = ("", "", "");
     let (mut major, mut minor) = (None, None);
     for field in message.split(|&byte| byte == 0) {
         let field = std::str::from_utf8(field).unwrap_or("");
         match field.split_once('=') {
-            Some(("SUBSYSTEM", subsystem)) => block = subsystem == "block",
-            Some(("ACTION", "add")) => return None,
+            Some(("ACTION", value)) => action = value,
+            Some(("DEVPATH", value)) => path = value,
+            Some(("SUBSYSTEM", value)) => subsystem = value,
             Some(("MAJOR", number)) => major = number.parse::<u32>().ok(),
             Some(("MINOR", number)) => minor = number.parse::<u32>().ok(),
             _ => {}
         }
     }
-    (block).then(|| Some(major? << 20 | minor?)).flatten()
+    let device_id = major? << 20 | minor?;
+    if subsystem != "block" {
+        return None;
+    }
+    // The kernel puts '!' for '/' into a path (kobject_set_name_vargs).
+    let name = || path.rsplit('/').next().unwrap_or_default().replace('!', "/");
+    Some(match action {
+        "add" => Change::Came(device_id, name()),
+        "remove" => Change::Gone(device_id, name()),
+        _ => Change::Changed(device_id),
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::changed_device;
+    use super::{Change, change_in};
 
     #[test]
     fn knows_block_events() {
-        let remove =
-            b"remove@/devices/x\0ACTION=remove\0SUBSYSTEM=block\0MAJOR=8\0MINOR=16\0SEQNUM=7\0";
-        assert_eq!(changed_device(remove), Some(8 << 20 | 16));
-        let add = b"add@/devices/x\0ACTION=add\0SUBSYSTEM=block\0MAJOR=8\0MINOR=16\0";
-        assert_eq!(changed_device(add), None);
+        let remove = b"remove@/devices/x/block/cciss!c0d0\0ACTION=remove\0DEVPATH=/devices/x/block/cciss!c0d0\0\
+            SUBSYSTEM=block\0MAJOR=8\0MINOR=16\0SEQNUM=7\0";
+        assert_eq!(change_in(remove), Some(Change::Gone(8 << 20 | 16, "cciss/c0d0".into())));
+        let change = b"change@/devices/x\0ACTION=change\0SUBSYSTEM=block\0MAJOR=8\0MINOR=16\0";
+        assert_eq!(change_in(change), Some(Change::Changed(8 << 20 | 16)));
+        let add = b"add@/devices/x/sdb\0ACTION=add\0DEVPATH=/devices/x/sdb\0SUBSYSTEM=block\0MAJOR=8\0MINOR=16\0";
+        assert_eq!(change_in(add), Some(Change::Came(8 << 20 | 16, "sdb".into())));
         let net = b"change@/devices/x\0ACTION=change\0SUBSYSTEM=net\0MAJOR=8\0MINOR=16\0";
-        assert_eq!(changed_device(net), None);
-        assert_eq!(changed_device(b""), None);
+        assert_eq!(change_in(net), None);
+        assert_eq!(change_in(b""), None);
     }
 }

@@ -321,7 +321,7 @@ fn read_classic_formats(tracing: &Path) -> Result<ClassicFormats, String> {
 }
 
 impl Machine {
-    /// Reads the machine whose `/sys` is under `root`. What cannot be read counts as small.
+    /// Reads the machine whose `/sys` is under `root`. What cannot be read counts as small, and a disk without a size not at all.
     #[must_use]
     pub fn read(root: &Path) -> Self {
         let cpus = |name: &str| {
@@ -333,6 +333,10 @@ impl Machine {
         let mut disks = 0;
         let mut request_capacity = 0;
         for disk in fs::read_dir(root.join("sys/block")).into_iter().flatten().flatten() {
+            // A loop node without a file, or a card reader without a card: 64 of the first are common.
+            if fs::read_to_string(disk.path().join("size")).is_ok_and(|size| size.trim() == "0") {
+                continue;
+            }
             disks += 1;
             request_capacity += disk_capacity(&disk.path());
         }
@@ -388,6 +392,9 @@ mod tests {
             put(&format!("sys/block/nvme0n1/mq/{queue}/nr_tags"), "1023\n");
         }
         put("sys/block/dm-0/queue/nr_requests", "128\n");
+        put("sys/block/loop0/size", "0\n");
+        put("sys/block/loop0/queue/nr_requests", "128\n");
+        put("sys/block/loop0/mq/0/nr_tags", "128\n");
         let machine = Machine::read(root.path());
         assert_eq!(
             machine,

@@ -1,5 +1,5 @@
 //! The bio layer on this machine: zram disks, which have no request queue. What is made of other disks is
-//! tested on Debian's kernels (`tests/vm/bio`).
+//! tested on Debian's kernels (`tests/vm/guest/bio.sh`).
 
 use std::fs;
 use std::path::{Path, PathBuf};

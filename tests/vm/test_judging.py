@@ -6,6 +6,7 @@ import pathlib
 import tempfile
 import unittest
 
+from judging.bio import judge_bio
 from judging.histogram import bounds_ns, bucket_at, quantile
 from judging.trace import Model
 from judging.verdict import judge
@@ -127,6 +128,10 @@ class Verdicts(unittest.TestCase):
     def test_what_the_audit_admits_may_be_missing(self):
         # Probe btf has no reason to miss anything on these machines.
         self.assertEqual(self.outcome(reads=3, audit={"probe_misses": 1}), {"btf": "FAILED", "tracepoint": "ok"})
+        (self.case / "claims").write_text("counts sda\nmay-skip\n")
+        self.assertEqual(self.outcome(reads=3, audit={"probe_misses": 1})["btf"], "ok")
+        self.assertEqual(self.outcome(reads=2, audit={"probe_misses": 1})["btf"], "FAILED")
+        (self.case / "claims").write_text("counts sda\n")
         self.assertEqual(self.outcome(reads=2, audit={"probe_misses": 1})["tracepoint"], "FAILED")
         self.assertEqual(self.outcome(reads=3)["tracepoint"], "FAILED")
         # Before 6.7 the kernel does not count what a classic program misses.
@@ -176,6 +181,48 @@ class Verdicts(unittest.TestCase):
         for claim, outcome in (("lt", "FAILED"), ("eq", "FAILED"), ("ge", "ok")):
             (self.case / "claims").write_text(f"witness 'how many' '10' {claim} '9'\n")
             self.assert_btf(outcome)
+
+class Bios(unittest.TestCase):
+    """What is wrong with the cases of the bio layer."""
+
+    def faulty(self, *, reads=8, useful_bytes=8 * 4096, fastest=0, untracked=8, failed=0):
+        """Names of the cases that are not as they should be."""
+        with tempfile.TemporaryDirectory() as directory:
+            out = pathlib.Path(directory)
+            (out / "names").write_text("linear=dm-0 failing=dm-1 held=dm-2 early=dm-3 head=nvme1n1\n")
+            for name, text in {"early": "2", "held-from": "3", "held-until": "10", "cases": "linear dm-0\n", "failures": "dm-1 0 0\n"}.items():
+                (out / name).write_text(text)
+            (out / "before").write_text("dm-0 254:0 " + " ".join(["0"] * 17))
+            (out / "after").write_text("dm-0 254:0 8 0 64 9 " + " ".join(["0"] * 13))
+            none = {"total_ios": 0, "io_bytes": 0, "lat_ns": {"mean": 0}}
+            job = {"read": {"total_ios": 8, "io_bytes": 8 * 4096, "lat_ns": {"mean": 1e6}}, "write": none, "sync": none}
+            (out / "fio-linear.json").write_text(json.dumps({"jobs": [job]}))
+            windows = [{"audit": {"untracked_completions": untracked}}]
+            windows.append({"latency_histogram": [
+                self.read("dm-0", reads, useful_bytes, 4000.0, 200 - fastest, 0), self.read("dm-2", 8, 8 * 4096, 9e6, 400, 0)]})
+            windows += [{"inflight": [{"device_name": "dm-2", "count": 8, "oldest_us": age}]} for age in (1e5, 2e5, 3e5)]
+            if failed:
+                windows.append({"latency_histogram": [self.read("dm-1", failed, 0, 1.0, 1, failed)]})
+            lines = []
+            for number, window in enumerate(windows):
+                for layer in ({}, {"layer": "bio"}):
+                    record = {"seq": number, "latency_histogram": [], "inflight": [], "audit": {}}
+                    lines.append(json.dumps(record | (window if layer else {}) | layer))
+            (out / "out.jsonl").write_text("\n".join(lines))
+            return {case for case, faults in judge_bio(out).items() if faults}
+
+    @staticmethod
+    def read(disk, total, size, sum_us, index, errors):
+        values = {"total": total, "bytes": size, "sum_us": sum_us, "errors": errors, "fine": [[index, total]]}
+        return {"device_name": disk, "ops": {"read": values}}
+
+    def test_bios(self):
+        self.assertEqual(self.faulty(), set())
+        self.assertEqual(self.faulty(reads=7), {"linear"})
+        self.assertEqual(self.faulty(useful_bytes=4096), {"linear"})
+        self.assertEqual(self.faulty(fastest=150), {"linear"})
+        self.assertEqual(self.faulty(untracked=7), {"early"})
+        self.assertEqual(self.faulty(failed=1), {"failing"})
 
 
 if __name__ == "__main__":

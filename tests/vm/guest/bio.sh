@@ -1,9 +1,9 @@
 # shellcheck shell=dash
 # Bios of disks without request queues while blkiolatd measures with --bio. Each case has a disk of its own, so that
-# the sums of all records belong to it. tests/vm/bio compares them with the kernel's counts and with fio's,
+# the sums of all records belong to it. tests/vm/judging/bio.py compares them with the kernel's counts and with fio's,
 # which are left in /out.
 #
-#   facts NAME DISK    what a case was: lines of /out/cases, read by tests/vm/bio
+#   facts NAME DISK    what a case was: lines of /out/cases, read by tests/vm/judging/bio.py
 # shellcheck source=tests/vm/guest/lib.sh
 . ./lib.sh
 mount_kernel_fs

@@ -106,5 +106,4 @@ wait $load
 inject 0 0
 case_end
 claim trace "$second" failed
-skip_probe tracepoint "it learns the name of a disk from its number at the end of a window, when the disk may be gone, and then keeps to the number"
 witness "whether the disk is still there" "$(test -e "/sys/block/$second" && echo yes || echo no)" eq no

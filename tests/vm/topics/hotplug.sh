@@ -28,7 +28,6 @@ while [ $rounds -lt 8 ]; do
 done
 case_end
 claim counts "$disk"
-skip_probe tracepoint "it learns the name of a disk from its number at the end of a window, when the disk may be gone, and then keeps to the number"
 witness "how many numbers 8 disks had" "$(sort -u "$case_dir/numbers" | wc -l)" lt 8
 
 # 66 disks at once.

@@ -41,7 +41,7 @@ for deep in $disks; do
 done
 case_begin many-requests
 most=0 attempt=0
-while [ "$most" -le 10240 ] && [ $attempt -lt 4 ]; do
+while [ "$most" -le 10240 ] && [ $attempt -lt 8 ]; do
     attempt=$((attempt + 1))
     # Each of the two jobs of a disk has sectors of its own.
     # shellcheck disable=SC2086  # words
@@ -66,6 +66,8 @@ done
 claim sum-fio "$(echo $claim_fio | tr ' ' ,)" $disks
 witness "requests that the kernel had in flight" "$most" ge 10241
 claim peak 10241
+# Twelve threads submit at once: newer kernels skip an issue program that would interrupt another one.
+may_skip
 
 # The device never answers, for longer than any request should take, and then the kernel asks again.
 device=/sys/block/$scsi/device

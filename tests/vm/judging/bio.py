@@ -1,31 +1,13 @@
-#!/usr/bin/env python3
-"""Are disks without request queues measured right on a Debian kernel?
-
-    tests/vm/bio KERNEL BINARY [DIRECTORY]
-
-Boots KERNEL (see tests/vm/run), lets BINARY (blkiolatd) measure device mapper, md, zram, brd and an NVMe multipath head with
---bio under known loads (tests/vm/guest/bio.sh), and compares the records with fio's counts, the kernel's in
-/sys/block/*/stat and the timer of the null_blk disks below. A bio may be missing only if the audit says so. Prints
-'ok NAME' or 'FAIL NAME: why' lines; exit code 0 when all are ok. What the machine left is kept in DIRECTORY.
+"""The bio layer: what tests/vm/guest/bio.sh left, compared with fio's counts, the kernel's in /sys/block/*/stat, what failed for its
+reader, and the timer of the null_blk disks below. A bio may be missing only if the audit says so.
 """
 
-import argparse
 import collections
 import json
-import pathlib
-import shutil
-import subprocess
-import sys
-import tempfile
 
-HERE = pathlib.Path(__file__).resolve().parent
-TOOLS = ["fio", "dmsetup"]
-# Two controllers of one subsystem that lead to one namespace.
-DEVICES = """
-    -device nvme-subsys,id=subsystem -device nvme,serial=paths,subsys=subsystem,id=path0
-    -device nvme,serial=paths,subsys=subsystem,id=path1
-    -drive driver=null-co,size=64M,read-zeroes=on,if=none,id=shared -device nvme-ns,drive=shared,bus=path0,nsid=1,shared=on
-"""
+from .case import read_stats
+from .histogram import bounds_ns
+
 # The timer of the null_blk disks: what is read or written there cannot take less. zram, brd and NVMe have none.
 TIMER_US = 500
 TIMED = ("linear", "striped", "raid0", "raid1", "uncounted", "stacked")
@@ -35,22 +17,15 @@ READS, READ_SECTORS, WRITES, WRITE_SECTORS = 0, 2, 4, 6
 WHOLE, PARTS = ("linear", "zram", "held"), ("linear", "zram", "striped", "raid0")
 
 
-def bucket_low_us(index):
-    """Lower bound of a fine bucket, in microseconds (docs/record.md)."""
-    return index / 8 if index < 16 else (16 + index % 16) * 2 ** (index // 16 - 1) / 8
-
-
 class Tests:
-    """Counts and prints results."""
+    """What is wrong with each case, in the order of the cases."""
 
     def __init__(self):
-        self.failed = 0
+        self.faults = {}
 
-    def check(self, name, good, why):
-        """One test: 'why' says what was found and what was expected."""
-        if not good:
-            self.failed += 1
-        print(f"ok {name}" if good else f"FAIL {name}: {why}", flush=True)
+    def check(self, case, what, good, why):
+        """'why' says what was found and what was expected."""
+        self.faults.setdefault(case, []).extend([] if good else [f"{what}: {why}"])
 
 
 class Records:
@@ -67,7 +42,7 @@ class Records:
                     total = self.disks.setdefault(entry["device_name"], {}).setdefault(name, collections.Counter())
                     for key in ("total", "bytes", "sum_us", "errors"):
                         total[key] += values[key]
-                    low = bucket_low_us(values["fine"][0][0])
+                    low = bounds_ns(values["fine"][0][0])[0] / 1000
                     total["least_us"] = min(low, total["least_us"]) if total["least_us"] else low
 
     def of(self, disk, operation):
@@ -77,12 +52,6 @@ class Records:
     def missed(self):
         """What the audit says was not seen."""
         return sum(self.audit.values())
-
-
-def read_stats(path):
-    """The kernel's counts by disk."""
-    lines = (line.split() for line in path.read_text().splitlines())
-    return {words[0]: [int(word) for word in words[1:] if word.isdigit()] for words in lines}
 
 
 def compare_fio(tests, case, disk, bios, jobs):
@@ -97,17 +66,17 @@ def compare_fio(tests, case, disk, bios, jobs):
         wanted["flush"] += job["sync"]["total_ios"]
     for name in ("read", "write", "flush"):
         own = bios.of(disk, name)
-        tests.check(f"{case}-{name}s", 0 <= wanted[name] - own["total"] <= missed,
+        tests.check(case, f"{name}s", 0 <= wanted[name] - own["total"] <= missed,
                     f"recorded {own['total']}, fio {wanted[name]}, the audit says {missed} were missed")
         if name == "flush" or missed:
             continue
-        tests.check(f"{case}-{name}-bytes", own["bytes"] == wanted[name, "bytes"],
+        tests.check(case, f"{name} bytes", own["bytes"] == wanted[name, "bytes"],
                     f"recorded {own['bytes']}, fio {wanted[name, 'bytes']}")
         # fio's clock starts before the bio is queued and stops after it has ended.
-        tests.check(f"{case}-{name}-time", own["sum_us"] <= wanted[name, "us"] * 1.001,
+        tests.check(case, f"{name} time", own["sum_us"] <= wanted[name, "us"] * 1.001,
                     f"recorded {own['sum_us']} us, fio {wanted[name, 'us']}")
         if case in TIMED and own["total"]:
-            tests.check(f"{case}-{name}-floor", own["least_us"] * 17 / 16 >= TIMER_US,
+            tests.check(case, f"{name} floor", own["least_us"] * 17 / 16 >= TIMER_US,
                         f"the fastest took {own['least_us']} us, the timer takes {TIMER_US}")
 
 
@@ -117,14 +86,14 @@ def compare_stat(tests, case, disk, bios, kernel):
         return
     read, write, flush = (bios.of(disk, name) for name in ("read", "write", "flush"))
     if case in WHOLE:
-        tests.check(f"{case}-stat", [read["total"], write["total"] + flush["total"]] == [kernel[READS], kernel[WRITES]],
+        tests.check(case, "stat", [read["total"], write["total"] + flush["total"]] == [kernel[READS], kernel[WRITES]],
                     f"recorded {read['total']}, {write['total']} + {flush['total']}; the kernel {kernel}")
     if case in PARTS:
         sectors = [read["bytes"] // 512, write["bytes"] // 512]
-        tests.check(f"{case}-stat-sectors", sectors == [kernel[READ_SECTORS], kernel[WRITE_SECTORS]],
+        tests.check(case, "sectors in stat", sectors == [kernel[READ_SECTORS], kernel[WRITE_SECTORS]],
                     f"recorded {sectors}, the kernel {kernel}")
     if case == "striped":
-        tests.check("striped-parts", kernel[READS] == 8 * read["total"],
+        tests.check(case, "parts", kernel[READS] == 8 * read["total"],
                     f"the kernel counted {kernel[READS]} parts of {read['total']} reads of 256 KiB in chunks of 32 KiB")
 
 
@@ -133,15 +102,16 @@ def compare_held(tests, names, out, bios, window):
     first, last = (int((out / name).read_text()) for name in ("held-from", "held-until"))
     ages = [(entry["count"], entry["oldest_us"]) for record in bios.records if window(record, first, last)
             for entry in record["inflight"] if entry["device_name"] == names["held"] and entry["count"] == 8]
-    tests.check("held-seen", len(ages) >= 3 and ages == sorted(ages), f"in flight and oldest: {ages}")
+    tests.check("held", "seen", len(ages) >= 3 and ages == sorted(ages), f"in flight and oldest: {ages}")
     read = bios.of(names["held"], "read")
-    tests.check("held-counted", read["total"] == 8, f"{read['total']} of 8 were counted when they ended")
+    tests.check("held", "counted", read["total"] == 8, f"{read['total']} of 8 were counted when they ended")
     oldest = max((age for _, age in ages), default=0)
-    tests.check("held-time", read["sum_us"] >= 8 * 0.9 * oldest, f"{read}, the oldest was {oldest} us old")
+    tests.check("held", "time", read["sum_us"] >= 8 * 0.9 * oldest, f"{read}, the oldest was {oldest} us old")
 
 
-def compare(tests, out):
-    """Compares what the machine left in 'out'."""
+def judge_bio(out):
+    """What is wrong with each case, by its name, of what the machine left in the directory 'out'."""
+    tests = Tests()
     names = dict(pair.split("=") for pair in (out / "names").read_text().split())
     early_until = int((out / "early").read_text())
     lines = [json.loads(line) for line in (out / "out.jsonl").read_text().splitlines()]
@@ -152,18 +122,17 @@ def compare(tests, out):
 
     for name in ("request", "bio"):
         sequence = [record["seq"] for record in lines if record.get("layer", "request") == name]
-        tests.check(f"{name}-sequence", sequence == list(range(len(sequence))) and sequence, f"{sequence}")
+        tests.check("records", f"sequence of layer {name}", sequence == list(range(len(sequence))) and sequence, f"{sequence}")
     pairs = [(a["seq"], a.get("layer"), b["seq"], b.get("layer")) for a, b in zip(lines[::2], lines[1::2])]
-    tests.check("pairs", all(a == c and (b, d) == (None, "bio") for a, b, c, d in pairs), f"{pairs}")
+    tests.check("records", "pairs", all(a == c and (b, d) == (None, "bio") for a, b, c, d in pairs), f"{pairs}")
     both = set(requests.disks) & (set(bios.disks) | set(early.disks))
-    tests.check("one-layer", not both, f"in both layers: {both}")
-    print(f"# audit of bios {dict(bios.audit)}")
+    tests.check("records", "one layer", not both, f"in both layers: {both}")
     unexplained = {key: value for key, value in bios.audit.items() if value and key != "probe_misses"}
-    tests.check("audit", not unexplained or bios.audit["probe_misses"], f"{unexplained}")
+    tests.check("records", "audit", not unexplained or bios.audit["probe_misses"], f"{unexplained}")
 
     # Eight were in flight when the programs attached.
-    tests.check("early-untracked", early.audit["untracked_completions"] == 8, f"{early.audit}, expected 8 untracked")
-    tests.check("early-latency", names["early"] not in early.disks, f"{early.disks.get(names['early'])} of what began before")
+    tests.check("early", "untracked", early.audit["untracked_completions"] == 8, f"{early.audit}, expected 8 untracked")
+    tests.check("early", "latency", names["early"] not in early.disks, f"{early.disks.get(names['early'])} of what began before")
 
     before, after = read_stats(out / "before"), read_stats(out / "after")
     cases = collections.defaultdict(list)
@@ -172,11 +141,11 @@ def compare(tests, out):
         cases[disk].append(case)
     for disk, of_disk in cases.items():
         jobs = [json.loads((out / f"fio-{case}.json").read_text())["jobs"][0] for case in of_disk]
-        kernel = [b - a for a, b in zip(before[disk], after[disk])]
+        kernel = [b - a for a, b in zip(before[disk][1], after[disk][1])]
         case = of_disk[0]
         if case == "requests":
             own = requests.of(disk, "read")["total"] + requests.of(disk, "write")["total"]
-            tests.check("requests-layer", own and disk not in bios.disks, f"{own} requests, bios {bios.disks.get(disk)}")
+            tests.check("requests", "layer", own and disk not in bios.disks, f"{own} requests, bios {bios.disks.get(disk)}")
             continue
         compare_fio(tests, case, disk, bios, jobs)
         compare_stat(tests, case, disk, bios, kernel)
@@ -184,38 +153,8 @@ def compare(tests, out):
     for line in (out / "failures").read_text().splitlines():
         disk, wanted, failed = line.split()
         read = bios.of(disk, "read")
-        tests.check(f"{called[disk]}-errors", (read["total"], read["errors"]) == (int(wanted), int(failed)),
+        tests.check(called[disk], "errors", (read["total"], read["errors"]) == (int(wanted), int(failed)),
                     f"recorded {read}, {failed} of {wanted} failed for their reader")
     compare_held(tests, names, out, bios, lambda record, first, last: first <= line_of[id(record)] < last)
-    tests.check("head", names["head"], "no NVMe multipath head was there")
-
-
-def main():
-    """Runs the machine, then the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kernel")
-    parser.add_argument("binary")
-    parser.add_argument("directory", nargs="?", type=pathlib.Path)
-    arguments = parser.parse_args()
-    tools = [shutil.which(tool, path="/usr/sbin:/sbin:/usr/bin:/bin") for tool in TOOLS]
-    if None in tools:
-        sys.exit(f"bio: needs {', '.join(TOOLS)}: run 'make test-tools'")
-    with tempfile.TemporaryDirectory(prefix="blkiolatd-bio-") as temporary:
-        out = arguments.directory or pathlib.Path(temporary)
-        command = [HERE / "run", "--timeout", "900", "--out", out, "--qemu", " ".join(DEVICES.split())]
-        command += [arguments.kernel, arguments.binary, HERE / "guest" / "bio.sh", *tools]
-        status = subprocess.run(command, check=False).returncode
-        tests = Tests()
-        if status in (124, 125):
-            sys.exit(status)
-        if (out / "names").exists():
-            compare(tests, out)
-        for name in ("doctor.txt", "daemon.log"):
-            if (status or tests.failed) and (out / name).exists():
-                for line in (out / name).read_text(errors="replace").splitlines():
-                    print(f"  {name}: {line}")
-        sys.exit(1 if status or tests.failed else 0)
-
-
-if __name__ == "__main__":
-    main()
+    tests.check("head", "disk", names["head"], "no NVMe multipath head was there")
+    return tests.faults
