@@ -278,3 +278,25 @@ fn filters() {
         [key("web-1", "nvme0n1", "all"), key("web-1", "sda", "all")]
     );
 }
+
+#[test]
+fn what_matches_nothing_is_said() {
+    let root = tempfile::tempdir().unwrap();
+    let (records, _) = generate(&plan("db-17", 1, 20));
+    write_archive(root.path(), &records, 20);
+    let directory = root.path().to_str().unwrap();
+    for command in [&["report"][..], &["histogram"], &["heatmap"], &["diff", directory, directory]]
+    {
+        for filter in ["--device=nosuch", "--op=other"] {
+            let mut arguments = [command, &[filter]].concat();
+            if command[0] != "diff" {
+                arguments.push(directory);
+            }
+            let output = blkiolat(&arguments);
+            let errors = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+            let expected = "blkiolat: no request of the devices and operations asked for\n";
+            assert_eq!(errors, expected, "{arguments:?}");
+        }
+    }
+}

@@ -301,6 +301,14 @@ impl FilterArgs {
         !self.lenient && !outcome.problems.is_empty()
     }
 
+    /// An error when devices or operations were asked for and nothing was `found`.
+    pub(super) fn must_match(&self, found: bool) -> Result<(), Failure> {
+        if found || (self.device.is_empty() && self.op.is_empty()) {
+            return Ok(());
+        }
+        Err(Failure::Data("no request of the devices and operations asked for".into()))
+    }
+
     pub(super) fn exit_code(&self, outcome: &Outcome) -> ExitCode {
         if self.is_incomplete(outcome) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }

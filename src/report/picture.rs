@@ -29,7 +29,7 @@ pub struct Style {
 }
 
 /// Prints the histograms of `aggregate`, whose time must not be cut into rows. `range` gives each
-/// source's first and last instant, µs since the Unix epoch.
+/// source's first and last instant, µs since the Unix epoch. Says how many there were.
 ///
 /// # Errors
 /// Those of `out`.
@@ -40,7 +40,8 @@ pub fn write(
     shown: Shown,
     style: Style,
     zone: &TimeZone,
-) -> io::Result<()> {
+) -> io::Result<usize> {
+    let mut pictures = 0;
     let heading = match style.language {
         Language::English => "I/O latency by device:",
         Language::Spanish => "Latencia I/O por dispositivo:",
@@ -69,10 +70,11 @@ pub fn write(
                     terminal::print_histogram(&mut out, style.language, &by_slot(&totals))?;
                 }
                 writeln!(out)?;
+                pictures += 1;
             }
         }
     }
-    Ok(())
+    Ok(pictures)
 }
 
 /// What of a device is printed: each operation, or those that were chosen together.

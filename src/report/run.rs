@@ -1,5 +1,6 @@
 //! What each subcommand of `blkiolat` does.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -97,8 +98,12 @@ fn report(
         return Err(nothing(&query, &outcome));
     }
     let hosts = summary::hosts(&cells.sums, &outcome.coverage, zone);
+    let none = Cell::new(true);
     let all = |each: &mut dyn FnMut(Row) -> io::Result<()>| {
-        summary::for_each_row(&cells, shown, cut, zone, each)
+        summary::for_each_row(&cells, shown, cut, zone, &mut |row| {
+            none.set(false);
+            each(row)
+        })
     };
     match args.sort.or(args.top.map(|_| SortKey::P99)) {
         None => table::write(out, args.format, &hosts, &all, zone)?,
@@ -110,6 +115,7 @@ fn report(
             table::write(out, args.format, &hosts, &some, zone)?;
         }
     }
+    args.source.filter.must_match(!none.get())?;
     Ok(args.source.filter.exit_code(&outcome))
 }
 
@@ -132,6 +138,7 @@ fn diff(args: &DiffArgs, out: &mut dyn Write, log: &mut dyn Write) -> Result<Exi
     let mut changes = diff::compare(&a, &b, args.filter.shown(), args.merge_hosts);
     changes.truncate(args.top.unwrap_or(usize::MAX));
     diff::write(out, args.format, [&args.a, &args.b], &changes)?;
+    args.filter.must_match(!changes.is_empty())?;
     Ok(code)
 }
 
@@ -155,8 +162,9 @@ fn heatmap(
     };
     let map = whole.map(columns, args.source.filter.shown(), now.time_zone());
     let mut map = map.ok_or_else(|| nothing(&query, &outcome))?;
+    args.source.filter.must_match(!map.panels.is_empty())?;
     if map.panels.is_empty() {
-        return Err(Failure::Data("no request of the devices and operations asked for".into()));
+        return Err(Failure::Data("no request was completed in that time".into()));
     }
     let all = if picture == Some(Picture::Page) { usize::MAX } else { 6 };
     let most = args.top.map_or(all, usize::from);
@@ -209,7 +217,8 @@ fn histogram(
     };
     let language = Language::of_environment(|name| std::env::var(name).ok());
     let style = picture::Style { fine: args.fine, by_operation: args.by_op, language };
-    picture::write(out, &aggregate, range, filter.shown(), style, now.time_zone())?;
+    let pictures = picture::write(out, &aggregate, range, filter.shown(), style, now.time_zone())?;
+    filter.must_match(pictures > 0)?;
     Ok(filter.exit_code(&outcome))
 }
 
