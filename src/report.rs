@@ -6,6 +6,7 @@ pub mod cells;
 pub mod cli;
 pub mod diff;
 pub mod export;
+pub mod failure;
 pub mod heatmap;
 pub mod hist;
 pub mod openmetrics;

@@ -24,7 +24,7 @@ const MIB: f64 = (1 << 20) as f64;
 pub fn write(all: &All, docs: &Path) -> Result<()> {
     let bars = bars(all);
     let mut text = String::from(
-        "# Benchmarks\n\nWritten by `make bench`; not by hand, but for the notes at the end.\n\n",
+        "# Benchmarks\n\nWritten by `make bench`, what archives cost by `make bench-report`; not by hand, but for the notes at the end.\n\n",
     );
     machine(&mut text)?;
     text.push_str("\n## Bars\n\n");
@@ -42,6 +42,12 @@ pub fn write(all: &All, docs: &Path) -> Result<()> {
     recorded(&mut text, all.daemon.as_ref(), all.bytes.as_ref())?;
     criterion(&mut text, all)?;
     built(&mut text, all)?;
+    match &all.reading {
+        Some(reading) => write!(text, "\n{}", reading.trim_end())?,
+        None => {
+            text.push_str("\nHow fast archives are read was not measured (`make bench-report`).\n")
+        }
+    }
     let notes = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/notes.md");
     text.push_str("\n## Notes\n\n");
     text.push_str(&text_of(notes)?);

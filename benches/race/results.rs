@@ -26,6 +26,8 @@ pub struct All {
     pub build: Option<Build>,
     /// Written by `benches/null_blk`.
     pub null_blk: Option<NullBlk>,
+    /// What `make bench-report` measured of `blkiolat`, as Markdown: `target/bench/report.md`.
+    pub reading: Option<String>,
     /// Nanoseconds, by name, as Criterion left them.
     pub criterion: Vec<(String, f64)>,
 }
@@ -98,6 +100,7 @@ impl Store {
             bytes: self.load("bytes")?,
             build: self.load("build")?,
             null_blk: self.load("null_blk")?,
+            reading: fs::read_to_string(self.0.join("report.md")).ok(),
             criterion: criterion(&self.0.with_file_name("criterion")),
         })
     }

@@ -97,7 +97,7 @@ pub fn report(data: &[u8]) {
     assert_clean(&String::from_utf8(log).unwrap(), "a complaint");
     match result {
         Ok(_) => {}
-        Err(report::cli::Failure::Data(why)) => assert_clean(&why, "a failure"),
+        Err(report::failure::Failure::Data(why)) => assert_clean(&why, "a failure"),
         Err(failure) => panic!("{failure}"),
     }
     let out = String::from_utf8(out).unwrap();

@@ -1,16 +1,15 @@
 //! The command line of `blkiolat`: what can be said, and what it means.
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 
 use super::aggregate::OPERATIONS;
+use super::failure::{Failure, globs};
 use super::heatmap::png::Theme;
 use super::heatmap::terminal::Depth;
 use super::progress::Progress;
@@ -236,20 +235,6 @@ pub enum ExportFormat {
     Openmetrics,
 }
 
-/// Why the program ends early.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The command line makes no sense.
-    #[error("{0}")]
-    Usage(String),
-    /// There is nothing to show, or it cannot be shown.
-    #[error("{0}")]
-    Data(String),
-    /// The output cannot be written.
-    #[error("cannot write the output: {0}")]
-    Output(#[from] io::Error),
-}
-
 impl SourceArgs {
     pub(super) fn query(&self, now: &Zoned) -> Result<Query, Failure> {
         let instant = |text: &Option<String>| {
@@ -319,14 +304,4 @@ fn operations(named: impl Fn(Operation) -> bool) -> [bool; OPERATIONS] {
     use Operation::{Discard, Flush, Other, Read, Write};
     const { assert!(Operations::NAMES.len() == 5) };
     [Read, Write, Flush, Discard, Other].map(named)
-}
-
-/// One matcher of all globs; none when there are none.
-pub(crate) fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
-    let usage = |error: globset::Error| Failure::Usage(error.to_string());
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        set.add(GlobBuilder::new(pattern).build().map_err(usage)?);
-    }
-    if patterns.is_empty() { Ok(None) } else { set.build().map(Some).map_err(usage) }
 }

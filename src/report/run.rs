@@ -11,10 +11,10 @@ use jiff::Zoned;
 use super::aggregate::Aggregate;
 use super::cells::{Cells, Part};
 use super::cli::{
-    Cli, Command, DiffArgs, ExportArgs, ExportFormat, Failure, HeatmapArgs, HistogramArgs,
-    ReportArgs, globs,
+    Cli, Command, DiffArgs, ExportArgs, ExportFormat, HeatmapArgs, HistogramArgs, ReportArgs,
 };
 use super::export::CsvMaker;
+use super::failure::{Failure, globs};
 use super::heatmap::png::Theme;
 use super::heatmap::terminal::Depth;
 use super::heatmap::{self, Collector};

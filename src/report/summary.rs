@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use super::aggregate::{Aggregate, Device, HostRow, OPERATIONS, Totals};
 use super::cells::{Cell, Cells, Key};
-use super::table::RowSource;
 use super::times;
 use super::units::printable;
 use crate::archive::reader::{Coverage, Layer, Source};
@@ -69,6 +68,10 @@ pub struct Row {
     /// Greatest age that a request in flight had reached when a window ended.
     pub oldest_us: Option<f64>,
 }
+
+/// Where the rows of a report come from: calls what it is given with each of them, as often as it
+/// is asked. They need not be in memory.
+pub type RowSource<'a> = dyn Fn(&mut dyn FnMut(Row) -> io::Result<()>) -> io::Result<()> + 'a;
 
 /// What was read of one layer of one host, and what is missing.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::aggregate::Totals;
-use super::summary::{self, ALL, HostSummary, Row};
+use super::summary::{self, ALL, HostSummary, Row, RowSource};
 use super::times;
 use super::units::{counted, duration, latency, printable, three_digits};
 use crate::archive::reader::Layer;
@@ -96,10 +96,6 @@ fn write_line(
     }
     writeln!(out, "{}", text.trim_end())
 }
-
-/// Where the rows of a report come from: calls what it is given with each of them, as often as it
-/// is asked. They need not be in memory.
-pub type RowSource<'a> = dyn Fn(&mut dyn FnMut(Row) -> io::Result<()>) -> io::Result<()> + 'a;
 
 /// Writes a report.
 ///

@@ -14,7 +14,7 @@ use super::state::Sort;
 use super::window::Intake;
 use crate::archive::reader::{Input, Wanted};
 use crate::config::{self, ConfigFile};
-use crate::report::cli::{Failure, globs};
+use crate::report::failure::{Failure, globs};
 
 /// What to follow, or to replay.
 #[derive(Debug, Args)]

@@ -18,7 +18,7 @@ use super::player::{Player, Update};
 use super::screen::{Keyboard, Screen, Signals, end_by};
 use super::state::{Effect, State};
 use super::view::{self, Moment};
-use crate::report::cli::Failure;
+use crate::report::failure::Failure;
 
 pub use super::tail::tail;
 

@@ -10,7 +10,7 @@ use super::cli::{TailArgs, TailFormat};
 use super::lines::Printer;
 use super::look::Look;
 use super::player::{Player, Update};
-use crate::report::cli::Failure;
+use crate::report::failure::Failure;
 use crate::report::units::printable;
 
 /// Prints windows until the input ends, nobody reads any more, or, with `--no-follow`, those are

@@ -416,7 +416,7 @@ pub(super) mod tests {
 
     #[test]
     fn only_the_hosts_and_devices_asked_for() {
-        let globs = |glob| crate::report::cli::globs(&[String::from(glob)]).unwrap();
+        let globs = |glob| crate::report::failure::globs(&[String::from(glob)]).unwrap();
         let mut intake = Intake::new(Wanted::default(), globs("web-*"));
         assert_eq!(intake.take(&line(&record(0, &[])), true), Taken::Nothing);
         let wanted = Wanted { devices: globs("sd*"), ..Wanted::default() };

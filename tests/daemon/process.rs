@@ -102,7 +102,9 @@ impl Daemon {
             assert!(number < 100);
         };
         let log = dir.join(format!("log-{number}"));
-        let child = Command::new("sh")
+        // A test run that is killed leaves no daemon behind.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "sh"])
             .args(["-c", script, "sh", env!("CARGO_BIN_EXE_blkiolatd"), "run", "--no-print"])
             .args(arguments)
             .env("NOTIFY_SOCKET", &socket.1)

@@ -124,7 +124,9 @@ impl Launch {
 
     fn command(&self) -> Command {
         fs::write(self.directory().join("blkiolatd.toml"), &self.configuration).unwrap();
-        let mut words = self.wrapper.clone();
+        // A test run that is killed leaves no daemon behind.
+        let mut words = ["setpriv", "--pdeathsig", "KILL"].map(str::to_owned).to_vec();
+        words.extend(self.wrapper.iter().cloned());
         match self.wrapper.last().map(String::as_str) {
             // `script -c` takes one word, for the shell; none of ours needs quoting.
             Some("--command") => words.push(self.words().join(" ")),
