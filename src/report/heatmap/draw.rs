@@ -358,7 +358,7 @@ pub fn time_ticks(map: &Map) -> Vec<(i64, String)> {
     while at_us <= map.begin_us + length_us {
         let midnight = (at_us + offset_us).rem_euclid(86_400_000_000) == 0;
         let format = match step_us {
-            _ if midnight => "%b %e",
+            _ if midnight => "%b %-d",
             step if step < 60_000_000 => "%H:%M:%S",
             _ => "%H:%M",
         };
