@@ -1,8 +1,12 @@
 //! Tests of the parts together, on a real directory and with a clock of their own.
 
+mod disturbed;
 mod every_fault;
-mod files;
+mod foreign;
 mod model;
+mod operations;
+mod outputs;
+mod segments;
 
 use std::collections::BTreeMap;
 use std::io::Read;

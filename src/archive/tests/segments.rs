@@ -1,0 +1,270 @@
+//! What becomes of the active file: batches, segments, archives, and room for them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use super::*;
+
+fn gzip_agrees(path: &Path) {
+    let status = Command::new("gzip").arg("-t").arg(path).status().unwrap();
+    assert!(status.success(), "gzip -t {path:?}");
+}
+
+#[test]
+fn a_segment_is_named_by_its_first_record_and_becomes_an_archive() {
+    let dir = directory();
+    let mut rig = Rig::opened(settings(dir.path()));
+    rig.write(3).unwrap();
+    rig.rotate().unwrap();
+    rig.write(2).unwrap();
+    assert_eq!(list(dir.path()), [".b.lock", "b-20261122T154505.123Z.jsonl", "b.jsonl"]);
+    assert!(rig.compress().is_empty());
+    assert_eq!(list(dir.path()), [".b.lock", "b-20261122T154505.123Z.jsonl.gz", "b.jsonl"]);
+    gzip_agrees(&dir.path().join("b-20261122T154505.123Z.jsonl.gz"));
+    assert_eq!(read_all(&dir.path().join("b.jsonl")), [0, 1, 2, 3, 4]);
+    rig.close();
+    assert_eq!(list(dir.path()), ["b-20261122T154505.123Z.jsonl.gz", "b.jsonl"]);
+    for name in list(dir.path()) {
+        let mode = fs::metadata(dir.path().join(&name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640, "{name}");
+    }
+}
+
+#[test]
+fn only_whole_batches_reach_the_file() {
+    let dir = directory();
+    let mut settings = settings(dir.path());
+    settings.output.flush_every = 3;
+    let mut rig = Rig::opened(settings.clone());
+    for expected in [0, 0, 3, 3, 3, 6] {
+        rig.append();
+        if rig.recorder.is_full() {
+            rig.recorder.flush().unwrap();
+        }
+        assert_eq!(read_all(&settings.output.path).len(), expected);
+    }
+}
+
+#[test]
+fn lines_are_valid_records() {
+    let dir = directory();
+    let mut rig = Rig::opened(settings(dir.path()));
+    rig.write(1).unwrap();
+    let line = fs::read_to_string(dir.path().join("b.jsonl")).unwrap();
+    let parsed: Record = serde_json::from_str(&line).unwrap();
+    assert_eq!(parsed, record(0, Moment::from_millis(1_795_362_305_123)));
+}
+
+#[test]
+fn rotation_by_size_and_by_age() {
+    let dir = directory();
+    let mut settings = settings(dir.path());
+    settings.rotation.max_age = Duration::from_secs(20);
+    let path = settings.output.path.clone();
+    let mut rig = Rig::opened(settings.clone());
+    rig.write(6).unwrap();
+    let lines: Vec<_> = read_files(&path).into_iter().map(|(_, lines)| lines).collect();
+    assert_eq!(lines, [vec![0, 1, 2, 3], vec![4, 5]]);
+
+    settings.rotation.max_age = Duration::from_secs(1 << 30);
+    settings.rotation.max_size = fs::metadata(&path).unwrap().len() + 10;
+    rig.recorder.reconfigure(settings).unwrap();
+    rig.write(3).unwrap();
+    let lines: Vec<_> = read_files(&path).into_iter().map(|(_, lines)| lines).collect();
+    assert_eq!(lines, [vec![0, 1, 2, 3], vec![4, 5], vec![6, 7], vec![8]]);
+}
+
+#[test]
+fn the_age_survives_a_restart() {
+    let dir = directory();
+    let mut settings = settings(dir.path());
+    settings.rotation.max_age = Duration::from_secs(20);
+    let mut rig = Rig::opened(settings.clone());
+    rig.write(3).unwrap();
+    rig.close();
+    let clock = *rig.clock.lock().unwrap();
+    let mut rig = Rig::opened(settings.clone());
+    rig.set_wall(clock.0.millis() + 5000);
+    rig.seq = 3;
+    rig.write(1).unwrap();
+    let lines: Vec<_> =
+        read_files(&settings.output.path).into_iter().map(|(_, lines)| lines).collect();
+    assert_eq!(lines, [vec![0, 1, 2], vec![3]]);
+}
+
+#[test]
+fn a_clock_that_jumps_overwrites_nothing() {
+    let dir = directory();
+    let mut rig = Rig::opened(settings(dir.path()));
+    let start = rig.clock.lock().unwrap().0.millis();
+    for jump in [0, 0, -7_200_000, 0, 7_200_000, 0, -5, i64::MIN / 2, i64::MAX / 2] {
+        // The same times again and again.
+        rig.set_wall(start.saturating_add(jump));
+        rig.write(2).unwrap();
+        rig.rotate().unwrap();
+        assert!(rig.compress().is_empty());
+    }
+    let files = read_files(&dir.path().join("b.jsonl"));
+    let mut all: Vec<u64> = files.iter().flat_map(|(_, lines)| lines.clone()).collect();
+    assert_eq!(files.len(), 10, "{files:?}");
+    all.sort_unstable();
+    assert_eq!(all, (0..18).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_the_rest_continued() {
+    let dir = directory();
+    let settings = settings(dir.path());
+    let path = &settings.output.path;
+    let mut rig = Rig::opened(settings.clone());
+    rig.write(3).unwrap();
+    rig.close();
+    let whole = fs::read(path).unwrap();
+    let last = whole[..whole.len() - 1].iter().rposition(|b| *b == b'\n').unwrap() + 1;
+    for cut in last..whole.len() {
+        fs::write(path, &whole[..cut]).unwrap();
+        let mut rig = Rig::opened(settings.clone());
+        rig.seq = 7;
+        rig.write(1).unwrap();
+        rig.close();
+        assert_eq!(read_all(path), [0, 1, 7], "cut at {cut}");
+    }
+}
+
+#[test]
+fn the_total_size_holds_at_every_moment() {
+    let dir = directory();
+    let mut settings = settings(dir.path());
+    settings.retention.max_total_size = 200_000;
+    settings.rotation.max_size = 20_000;
+    let path = settings.output.path.clone();
+    let mut rig = Rig::opened(settings);
+    for round in 0..2000u32 {
+        rig.write(1).unwrap();
+        let used: u64 =
+            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        assert!(used <= 200_000, "{used} bytes in round {round}");
+        if round % 100 < 20 {
+            rig.compress();
+        }
+    }
+    let lines = read_all(&path);
+    assert!(lines.len() > 200, "it keeps what fits: {}", lines.len());
+    assert!(lines.windows(2).all(|pair| pair[1] == pair[0] + 1), "the newest without a gap");
+    assert_eq!(lines.last(), Some(&1999));
+}
+
+#[test]
+fn old_archives_go_whole() {
+    let dir = directory();
+    let mut settings = settings(dir.path());
+    settings.retention.max_age = Duration::from_secs(100);
+    let path = settings.output.path.clone();
+    let mut rig = Rig::opened(settings);
+    for _ in 0..10 {
+        rig.write(4).unwrap();
+        rig.rotate().unwrap();
+    }
+    let lines = read_all(&path);
+    assert_eq!(lines, (20..40).collect::<Vec<_>>(), "those of the last 100 s");
+}
+
+#[test]
+fn below_the_free_space_recording_pauses_and_resumes() {
+    let dir = directory();
+    let mut settings = settings(dir.path());
+    let mut rig = Rig::opened(settings.clone());
+    rig.write(2).unwrap();
+    rig.rotate().unwrap();
+    settings.retention.min_free_space = FreeSpace::Percent(100.0);
+    rig.recorder.reconfigure(settings.clone()).unwrap();
+    let error = rig.write(1).unwrap_err();
+    assert!(matches!(error, WriteError::NoSpace { .. }), "{error}");
+    assert_eq!(list(dir.path()), [".b.lock", "b.jsonl"], "the archives went first");
+    rig.append();
+    assert!(rig.recorder.flush().is_err());
+    settings.retention.min_free_space = FreeSpace::Bytes(0);
+    rig.recorder.reconfigure(settings.clone()).unwrap();
+    rig.recorder.flush().unwrap();
+    assert_eq!(read_all(&settings.output.path), [2, 3]);
+}
+
+#[test]
+fn without_room_a_segment_stays_uncompressed() {
+    let dir = directory();
+    let mut settings = settings(dir.path());
+    let mut rig = Rig::opened(settings.clone());
+    rig.write(1).unwrap();
+    rig.rotate().unwrap();
+    settings.retention.max_total_size = 40_000;
+    rig.recorder.reconfigure(settings).unwrap();
+    let problems = rig.compress();
+    assert!(matches!(problems[..], [(_, Problem::NoRoom)]), "{problems:?}");
+    assert_eq!(read_all(&dir.path().join("b.jsonl")), [0]);
+}
+
+#[test]
+fn a_segment_goes_only_if_its_archive_holds_the_same() {
+    let dir = directory();
+    let settings = settings(dir.path());
+    let mut rig = Rig::opened(settings.clone());
+    rig.write(3).unwrap();
+    rig.rotate().unwrap();
+    let segment = dir.path().join("b-20261122T154505.123Z.jsonl");
+    let archive = dir.path().join("b-20261122T154505.123Z.jsonl.gz");
+    let content = fs::read(&segment).unwrap();
+    assert!(rig.compress().is_empty());
+    let packed = fs::read(&archive).unwrap();
+    let again = |rig: &mut Rig| {
+        rig.recorder.reconfigure(settings.clone()).unwrap();
+        rig.compress()
+    };
+
+    // gzip -dk by somebody, or cut short before the last step.
+    fs::write(&segment, &content).unwrap();
+    assert!(again(&mut rig).is_empty());
+    assert!(!segment.exists());
+
+    let different = [
+        content[..content.len() - 10].to_vec(),
+        [&content[..], b"{}\n"].concat(),
+        content.iter().map(|byte| byte ^ 1).collect(),
+    ];
+    for other in different {
+        fs::write(&segment, &other).unwrap();
+        let problems = again(&mut rig);
+        assert!(matches!(problems[..], [(_, Problem::Different)]), "{problems:?}");
+        assert_eq!(fs::read(&segment).unwrap(), other);
+    }
+    fs::write(&segment, &content).unwrap();
+    fs::write(&archive, &packed[..packed.len() - 4]).unwrap();
+    assert!(matches!(again(&mut rig)[..], [(_, Problem::Different)]), "no trailer");
+    assert!(segment.exists());
+}
+
+#[test]
+fn partial_archives_are_removed_and_made_again() {
+    let dir = directory();
+    let settings = settings(dir.path());
+    let mut rig = Rig::opened(settings.clone());
+    rig.write(3).unwrap();
+    rig.rotate().unwrap();
+    fs::write(dir.path().join("b-20261122T154505.123Z.jsonl.gz.tmp"), "half").unwrap();
+    fs::write(dir.path().join("b-20200101T000000.000Z.jsonl.gz.tmp"), "old").unwrap();
+    assert!(rig.compress().is_empty());
+    let names = [".b.lock", "b-20261122T154505.123Z.jsonl.gz", "b.jsonl"];
+    assert_eq!(list(dir.path()), names);
+}
+
+#[test]
+fn compression_stops_when_told() {
+    let dir = directory();
+    let mut rig = Rig::opened(settings(dir.path()));
+    rig.write(3).unwrap();
+    rig.rotate().unwrap();
+    let pass = rig.passes.lock().unwrap().last().cloned().unwrap();
+    let problems = compress::run(&rig.disk, &pass, &AtomicBool::new(true));
+    assert!(matches!(problems[..], [(_, Problem::Stopped)]), "{problems:?}");
+    assert_eq!(read_all(&dir.path().join("b.jsonl")), [0, 1, 2]);
+}
