@@ -299,37 +299,57 @@ int bio_complete(__u64 *ctx)
 	return 0;
 }
 
-/* The bios that end with a request, or a part of it: as blk_update_request() walks them right after. */
+/* A walk along the bios of a request, as blk_update_request() does right after. */
+struct bio_walk {
+	__u64 address; /* of the next bio */
+	__u64 whole;   /* of which the last one was a part */
+	__u64 offset, now;
+	__u32 left;   /* bytes that have completed */
+	__u32 before; /* parts of the same whole that end with this request, ahead of the next */
+	__u32 failed;
+};
+
+/* One step; 1 at the end. */
+static long end_next_bio(__u32 step, struct bio_walk *walk)
+{
+	struct bio *bio = (void *)walk->address;
+	__u64 whole = walk->address;
+	__u32 size;
+
+	(void)step;
+	if (!bio)
+		return 1;
+	size = BPF_CORE_READ(bio, bi_iter.bi_size);
+	if (size > walk->left)
+		return 1;
+	/* Parts of one whole are neighbours on the disk, and so in the request; the rest of it comes last. */
+	if (BPF_CORE_READ(bio, bi_flags) & bio_cloned_flag && walk->address != walk->whole)
+		whole = (__u64)BPF_CORE_READ(bio, bi_private);
+	walk->before = whole == walk->whole ? walk->before + 1 : 0;
+	walk->whole = whole;
+	end_with_request(walk->address, walk->offset, walk->now, walk->failed, walk->before);
+	walk->left -= size;
+	walk->address = (__u64)BPF_CORE_READ(bio, bi_next);
+	return walk->left == 0;
+}
+
+/* The bios that end with a request, or a part of it. Not a loop of its own: verifying that takes minutes. */
 SEC("tp_btf/block_rq_complete")
 int bio_request_complete(__u64 *ctx)
 {
 	struct request *rq = (struct request *)ctx[0];
-	__u32 failed = (__u32)ctx[1] != 0, left = (__u32)ctx[2], i, size, before = 0;
-	__u64 now, offset, address, of, whole = 0;
-	struct bio *bio = rq->bio;
+	struct bio_walk walk = {};
 
 	/* A write in a flush sequence ends when that does, which is shown by another completion of no bytes.
 	 */
-	if (!bio || rq->rq_flags & rq_flush_seq_flag)
+	if (!rq->bio || rq->rq_flags & rq_flush_seq_flag)
 		return 0;
-	now = bpf_ktime_get_ns();
-	offset = number_offset(ctx);
-	for (i = 0; i < MAX_BIOS && bio; i++) {
-		size = bio->bi_iter.bi_size;
-		if (size > left)
-			break;
-		/* Parts of one whole are neighbours on the disk, and so in the request; the rest of it comes
-		 * last. */
-		address = number_of(bio) - offset;
-		of = bio->bi_flags & bio_cloned_flag && address != whole ? whole_of(bio) : address;
-		before = of == whole ? before + 1 : 0;
-		whole = of;
-		end_with_request(address, offset, now, failed, before);
-		left -= size;
-		if (!left)
-			break;
-		bio = bio->bi_next;
-	}
+	walk.now = bpf_ktime_get_ns();
+	walk.offset = number_offset(ctx);
+	walk.failed = (__u32)ctx[1] != 0;
+	walk.left = (__u32)ctx[2];
+	bpf_core_read(&walk.address, sizeof(walk.address), &rq->bio);
+	bpf_loop(MAX_BIOS, end_next_bio, &walk, 0);
 	return 0;
 }
 

@@ -56,11 +56,10 @@ pub struct Registry {
     entries: Vec<Option<Entry>>,
     /// Disks that the probe was told to ignore.
     ignored: Vec<Ignored>,
-    /// Names by number, as the kernel announced them: the classic probe knows a disk by its number alone, and when
-    /// its name is looked for, at the end of a window, sysfs may not have it any more.
+    /// Names by number, as the kernel announced them last: the classic probe knows a disk by its number alone, and
+    /// when its name is looked for, at the end of a window, sysfs may not have it any more. A disk that is gone can
+    /// have requests for minutes.
     announced: BTreeMap<u32, String>,
-    /// Those that went since the last [`Self::update`].
-    departed: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -100,7 +99,6 @@ impl Registry {
             entries: Vec::new(),
             ignored: Vec::new(),
             announced: BTreeMap::new(),
-            departed: Vec::new(),
         }
     }
 
@@ -150,16 +148,8 @@ impl Registry {
                 entry.leaving = Some(Leaving { since_ns: now_ns, gone: true });
             }
         }
-        match change {
-            Change::Came(number, name) => {
-                self.announced.insert(*number, name.clone());
-                self.departed.retain(|departed| departed != number);
-            }
-            Change::Gone(number, name) => {
-                self.announced.insert(*number, name.clone());
-                self.departed.push(*number);
-            }
-            Change::Changed(_) | Change::Unknown => {}
+        if let Change::Came(number, name) | Change::Gone(number, name) = change {
+            self.announced.insert(*number, name.clone());
         }
         actions
     }
@@ -255,9 +245,6 @@ impl Registry {
                     actions.push(Action::Reclaim { slot });
                 }
             }
-        }
-        for number in self.departed.drain(..) {
-            self.announced.remove(&number);
         }
         actions
     }
@@ -398,15 +385,17 @@ mod tests {
 
         let mut registry = Registry::new("/nonexistent".into(), filter(&["*"], &[]));
         registry.disks_changed(&gone, SECOND);
-        registry.update(&reading(SECOND, 5, "", 1));
-        assert_eq!(registry.shown_name(0), Some("sda"));
-
-        // Later than the next update the number may be another's.
-        let mut registry = Registry::new("/nonexistent".into(), filter(&["*"], &[]));
-        registry.disks_changed(&gone, SECOND);
         registry.update(&Reading::default());
         registry.update(&reading(SECOND, 5, "", 1));
-        assert_eq!(registry.shown_name(0), Some("8:0"));
+        assert_eq!(
+            registry.shown_name(0),
+            Some("sda"),
+            "requests that were asked for before it went"
+        );
+
+        let mut registry = Registry::new("/nonexistent".into(), filter(&["*"], &[]));
+        registry.update(&reading(SECOND, 5, "", 1));
+        assert_eq!(registry.shown_name(0), Some("8:0"), "a hidden disk, which is never announced");
     }
 
     #[test]

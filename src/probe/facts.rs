@@ -137,6 +137,9 @@ fn read_bio() -> Result<BioFacts, String> {
     let needed = |name: &str| {
         flag(name).ok_or_else(|| format!("{VMLINUX_BTF} does not describe the flag {name}"))
     };
+    if enumerator(&btf, "BPF_FUNC_loop").is_none() {
+        return Err("the kernel has no bpf_loop(), which Linux 5.17 and newer have".into());
+    }
     Ok(BioFacts {
         queue_arguments: tracepoint_arguments(&btf, "block_bio_queue")?,
         complete_arguments: tracepoint_arguments(&btf, "block_bio_complete")?,

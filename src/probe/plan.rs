@@ -128,13 +128,11 @@ impl Plan {
     pub fn bio(facts: &Facts) -> Result<Self, String> {
         let (btf, bio) = match (&facts.btf, &facts.bio) {
             (Ok(btf), Ok(bio)) => (btf, bio),
-            (Err(reason), _) | (_, Err(reason)) => {
+            (Err(reason), _) => {
                 return Err(format!("the bio layer needs the kernel's BTF: {reason}"));
             }
+            (_, Err(reason)) => return Err(format!("the bio layer cannot be had: {reason}")),
         };
-        if !facts.atomic_exchange {
-            return Err("the bio layer needs Linux 5.12 or newer".into());
-        }
         if bio.queue_arguments != ["bio *"]
             || bio.complete_arguments != ["request_queue *", "bio *"]
         {
@@ -392,8 +390,8 @@ mod tests {
         bio.complete_arguments.pop();
         let error = Plan::bio(&facts).unwrap_err();
         assert!(error.contains("block_bio_complete(request_queue *)"), "{error}");
-        facts.atomic_exchange = false;
-        assert!(Plan::bio(&facts).unwrap_err().contains("5.12"));
+        facts.bio = Err("too old".into());
+        assert_eq!(Plan::bio(&facts).unwrap_err(), "the bio layer cannot be had: too old");
         facts.btf = Err("no BTF".into());
         assert!(Plan::bio(&facts).unwrap_err().ends_with("needs the kernel's BTF: no BTF"));
     }

@@ -113,7 +113,7 @@ done
 [ -n "$head" ] || echo "# no NVMe multipath head: $(ls /sys/block)"
 
 blkiolatd doctor >/out/doctor.txt 2>&1
-equal doctor "lines of the doctor on the bio layer" "$(grep -c '^bio .*loads and attaches' /out/doctor.txt)" 1
+equal doctor "lines of the doctor on the bio layer" "$(grep -c '^bio .*sampling.bio' /out/doctor.txt)" 1
 
 # queued COUNT: whether so many bios were queued at the disk since watch_queue DISK, as ftrace saw it.
 tracing=/sys/kernel/tracing

@@ -134,7 +134,7 @@ def trace(evidence, disk, *options):
         faults += compare(f"{disk} {name}s against ftrace", own.total, len(latencies), missed)
         faults += compare(f"{disk} {name} errors against ftrace", own.errors, account.errors[name], missed)
         if missed == 0 and len(latencies) >= FEW and own.total:
-            shares = QUARTILES if len(latencies) >= 50 else QUARTILES[1:2]
+            shares = QUARTILES if len(latencies) >= 200 else QUARTILES[1:2]
             faults += same_times(f"{disk} {name}", own.fine, latencies, shares, HOOK_US)
     faults += compare(f"{disk} requeues against ftrace", recorded.requeues, account.requeues,
                       evidence.may_miss(account.requeues))
