@@ -70,7 +70,7 @@ fn records() -> String {
             json!({"device_id": id, "device_name": name, "total": total,
                 "buckets": [{"slot": 4, "count": total, "bucket_low": 16, "bucket_high": 31}],
                 "ops": {"read": {"total": total, "bytes": total * 4096, "sum_us": total as f64 * 20.0,
-                    "max_us": 31.25, "errors": 0, "fine": [[70, total]]}},
+                    "max_us": 31.25, "errors": 0, "fine": [[70], [total]]}},
                 "requeues": 0})
         };
         let record: Record = serde_json::from_value(json!({

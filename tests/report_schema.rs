@@ -181,12 +181,13 @@ fn refuses_wrong_types_and_ranges() {
         ("/latency_histogram/0/ops/read/max_us", json!("131")),
         ("/latency_histogram/0/ops/read/errors", json!(-1)),
         ("/latency_histogram/0/ops/read/fine", json!([])),
-        ("/latency_histogram/0/ops/read/fine/0", json!([529, 1])),
-        ("/latency_histogram/0/ops/read/fine/0", json!([0, 0])),
-        ("/latency_histogram/0/ops/read/fine/0", json!([0])),
-        ("/latency_histogram/0/ops/read/fine/0", json!([0, 1, 2])),
-        ("/latency_histogram/0/ops/read/slots", json!([[3, 1]])),
-        ("/latency_histogram/0/ops/write/slots/0", json!([34, 1])),
+        ("/latency_histogram/0/ops/read/fine", json!([[529], [1]])),
+        ("/latency_histogram/0/ops/read/fine", json!([[0], [0]])),
+        ("/latency_histogram/0/ops/read/fine", json!([[], []])),
+        ("/latency_histogram/0/ops/read/fine", json!([[0]])),
+        ("/latency_histogram/0/ops/read/fine", json!([[0], [1], [2]])),
+        ("/latency_histogram/0/ops/read/slots", json!([[3], [1]])),
+        ("/latency_histogram/0/ops/write/slots", json!([[34], [1]])),
     ];
     for (pointer, replacement) in wrong {
         let mut broken = whole.clone();

@@ -29,9 +29,9 @@ WITH record AS (
 ), operation AS (
     SELECT host, d.device_name AS device, unnest(map_entries(d.ops)) AS o FROM record
 ), pair AS (
-    SELECT host, device, o.key AS operation, unnest(o.value.fine) AS p FROM operation
+    SELECT host, device, o.key AS operation, unnest(o.value.fine[1]) AS i, unnest(o.value.fine[2]) AS n FROM operation
 )
-SELECT host, device, operation, p[1] AS i, sum(p[2])::BIGINT AS n FROM pair GROUP BY ALL
+SELECT host, device, operation, i, sum(n)::BIGINT AS n FROM pair GROUP BY ALL
 """
 
 

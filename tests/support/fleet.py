@@ -88,9 +88,9 @@ def numpy_rows(archives):
             record = json.loads(line)
             for device in record["latency_histogram"]:
                 for operation, stats in device["ops"].items():
-                    pairs = numpy.array(stats["fine"])
+                    index, count = numpy.array(stats["fine"])
                     key = (record["host"], device["device_name"], "request", operation)
-                    counts[key][pairs[:, 0]] += pairs[:, 1]
+                    counts[key][index] += count
 
     def percentile(count, thousandths):
         rank = max(1, -(-int(count.sum()) * thousandths // 1000))

@@ -50,7 +50,7 @@ def main(paths):
                         row["errors"] += stats["errors"]
                         row["sum_us"] += stats["sum_us"]
                         row["max_us"] = max(row["max_us"], stats["max_us"])
-                        for index, count in stats["fine"]:
+                        for index, count in zip(*stats["fine"]):
                             counts[key][index] += count
                 rows[host, device["device_name"], "all"]["requeues"] += device["requeues"]
             for device in record["inflight"]:

@@ -101,7 +101,7 @@ class Verdicts(unittest.TestCase):
                     "device_id": DISK, "device_name": window["name"], "requeues": 0, "total": window["reads"],
                     "buckets": [{"count": window["reads"]}],
                     "ops": {"read": {"total": window["reads"], "bytes": window["bytes"], "sum_us": window["sum_us"],
-                                     "max_us": 900.0, "errors": window["errors"], "fine": [[150, window["reads"]]]}}})
+                                     "max_us": 900.0, "errors": window["errors"], "fine": [[150], [window["reads"]]]}}})
             if number == 2 and window["left"]:
                 record["inflight"].append({"device_name": "sda", "count": window["left"], "oldest_us": 1.0})
             lines.append(json.dumps(record))
@@ -213,7 +213,7 @@ class Bios(unittest.TestCase):
 
     @staticmethod
     def read(disk, total, size, sum_us, index, errors):
-        values = {"total": total, "bytes": size, "sum_us": sum_us, "errors": errors, "fine": [[index, total]]}
+        values = {"total": total, "bytes": size, "sum_us": sum_us, "errors": errors, "fine": [[index], [total]]}
         return {"device_name": disk, "ops": {"read": values}}
 
     def test_bios(self):

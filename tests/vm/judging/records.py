@@ -54,7 +54,7 @@ class Records:
             for key in ("total", "bytes", "sum_us", "errors"):
                 setattr(operation, key, getattr(operation, key) + values[key])
             operation.max_us = max(operation.max_us, values["max_us"])
-            operation.fine.update(dict(values["fine"]))
+            operation.fine.update(dict(zip(*values["fine"])))
 
     def disk(self, name):
         """The disk of this name; an empty one if no record has it."""
@@ -77,7 +77,7 @@ class Records:
             for entry in window["latency_histogram"]:
                 slots = sum(bucket["count"] for bucket in entry["buckets"])
                 operations = sum(values["total"] for values in entry["ops"].values())
-                fine = sum(count for values in entry["ops"].values() for _, count in values["fine"])
+                fine = sum(sum(values["fine"][1]) for values in entry["ops"].values())
                 if not entry["total"] == slots == operations == fine:
                     faults.append(f"window {window['seq']}, {entry['device_name']}: total {entry['total']}, slots {slots}, "
                                   f"operations {operations}, fine {fine}")

@@ -348,7 +348,7 @@ impl<'de> Visitor<'de> for OperationSeed<'_> {
     }
 }
 
-/// `[index, count]` pairs; `None` for null.
+/// A histogram's two columns, `[[index, ...], [count, ...]]`, as pairs; `None` for null.
 struct PairsSeed<'p>(&'p mut Vec<(u16, u64)>);
 
 seed!(PairsSeed, Option<Range<usize>>, deserialize_option);
@@ -357,7 +357,7 @@ impl<'de> Visitor<'de> for PairsSeed<'_> {
     type Value = Option<Range<usize>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of [index, count] pairs")
+        f.write_str("[[index, ...], [count, ...]]")
     }
 
     fn visit_none<E>(self) -> Result<Self::Value, E> {
@@ -369,11 +369,60 @@ impl<'de> Visitor<'de> for PairsSeed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let start = self.0.len();
-        while let Some(pair) = seq.next_element()? {
-            self.0.push(pair);
+        let Self(pairs) = self;
+        let start = pairs.len();
+        let missing = |column| A::Error::invalid_length(column, &"two columns of one length");
+        seq.next_element_seed(Indexes(pairs))?.ok_or_else(|| missing(0))?;
+        let filled =
+            seq.next_element_seed(Counts(&mut pairs[start..]))?.ok_or_else(|| missing(1))?;
+        if filled != pairs.len() - start || seq.next_element::<IgnoredAny>()?.is_some() {
+            return Err(missing(filled));
         }
-        Ok(Some(start..self.0.len()))
+        Ok(Some(start..pairs.len()))
+    }
+}
+
+/// Appends a pair for each index.
+struct Indexes<'p>(&'p mut Vec<(u16, u64)>);
+
+seed!(Indexes, (), deserialize_seq);
+
+impl<'de> Visitor<'de> for Indexes<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("indexes")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(index) = seq.next_element()? {
+            self.0.push((index, 0));
+        }
+        Ok(())
+    }
+}
+
+/// Gives pairs their counts; how many there were.
+struct Counts<'p>(&'p mut [(u16, u64)]);
+
+seed!(Counts, usize, deserialize_seq);
+
+impl<'de> Visitor<'de> for Counts<'_> {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("counts")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<usize, A::Error> {
+        let mut filled = 0;
+        while let Some(count) = seq.next_element()? {
+            if let Some(pair) = self.0.get_mut(filled) {
+                pair.1 = count;
+            }
+            filled += 1;
+        }
+        Ok(filled)
     }
 }
 
