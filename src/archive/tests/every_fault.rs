@@ -194,6 +194,8 @@ fn operations(fsync: bool) -> u64 {
         let expected = operation != Operation::Truncate;
         assert_eq!(state.seen.contains(&operation), expected, "{operation:?}");
     }
+    let stated = if fsync { 127 } else { 117 };
+    assert_eq!(state.count, stated, "docs/durability.md states how many there are");
     state.count
 }
 
