@@ -45,7 +45,7 @@ while [ "$most" -le 10240 ] && [ $attempt -lt 8 ]; do
     attempt=$((attempt + 1))
     # Each of the two jobs of a disk has sectors of its own.
     # shellcheck disable=SC2086  # words
-    fio --ioengine=libaio --thread --group_reporting --direct=1 --rw=read --bs=4k --iodepth=1023 --iodepth_batch=128 --numjobs=2 \
+    fio --ioengine=libaio --thread --group_reporting --gtod_reduce=1 --direct=1 --rw=read --bs=4k --iodepth=1023 --iodepth_batch=128 --numjobs=2 \
         --offset_increment=16m --size=16m --number_ios=1023 --output-format=json --eta=never \
         --output="$case_dir/fio-$attempt.json" $jobs &
     load=$!
