@@ -121,14 +121,18 @@ static __always_inline __u64 number_of(const void *address)
 /* ---- devices ---- */
 
 /*
- * What a disk is known by, 48 bits. diskseq is never used twice. Before 5.15 the address serves;
- * user space forgets it when the disk is removed.
+ * What a disk is known by, 48 bits. diskseq is never used twice. Before 5.15 the address serves, together
+ * with the number, because another disk may soon have the address; user space forgets it when the disk is
+ * removed, and a last request can make it known once more.
  */
 static __always_inline __u64 identity_of(struct gendisk *disk)
 {
+	__u64 number;
+
 	if (bpf_core_field_exists(disk->diskseq))
 		return disk->diskseq & 0xffffffffffffULL;
-	return number_of(disk) << 13 >> 16;
+	number = (__u64)(__u32)disk->major << 20 | (__u32)disk->first_minor;
+	return (number_of(disk) << 13 >> 16 ^ number << 16) & 0xffffffffffffULL;
 }
 
 static __always_inline __u32 cache_index(__u64 identity)

@@ -1,22 +1,9 @@
 # shellcheck shell=dash disable=SC2154  # topic, nvme, scsi ...: guest/suite.sh
 # Requests that do not come back, and very many at once.
 
-# Made side by side, because the kernel looks for partitions, 4.8 s for each of its reads. (From 5.15 on it gives up after 5 s.)
-number=0
-while [ $number -lt 6 ]; do
-    make_null "deep$number" queue_mode=2 irqmode=2 completion_nsec=4800000000 size=64 hw_queue_depth=1024 submit_queues=2 \
-        >"/tmp/deep$number" &
-    makers="${makers:-} $!"
-    number=$((number + 1))
-done
-# shellcheck disable=SC2086  # words
-wait $makers
-disks=$(cat /tmp/deep* | tr '\n' ' ')
-disk=${disks%% *}
-for deep in $disks; do
-    soon idle "$deep"
-    queue "$deep" io_timeout 60000 # null_blk's is 5 s from 5.15 on
-done
+disk=$(make_null deep queue_mode=2 irqmode=2 completion_nsec=4000000000 size=64)
+soon idle "$disk"
+queue "$disk" io_timeout 60000 # null_blk's is 5 s from 5.15 on
 
 # Seen while they hang, counted when they have ended.
 case_begin hung-null
@@ -26,7 +13,16 @@ claim counts "$disk"
 claim fio "$disk" fio.json
 claim hangs "$disk" read 3 3000000 4000000
 
-# 12,276 at once, more than the 10,240 that other tools have room for. A busy host does not get there at once.
+# 12,096 at once, more than the 10,240 that other tools have room for: 63 hosts, whose 192 commands each take 40 s.
+hosts=/sys/bus/pseudo/drivers/scsi_debug/add_host
+others() {
+    local disk
+    for disk in /sys/block/sd*; do
+        disk=${disk##*/}
+        [ "$disk" = "$scsi" ] || [ ! -b "/dev/$disk" ] || echo "$disk"
+    done
+}
+others_are() { [ "$(others | wc -l)" -eq "$1" ]; }
 kernel_inflight() {
     local sum=0 deep
     for deep in $disks; do
@@ -34,40 +30,48 @@ kernel_inflight() {
     done
     echo $sum
 }
-jobs=''
-for deep in $disks; do
-    queue "$deep" nomerges 2
-    jobs="$jobs --name=$deep --filename=/dev/$deep"
-done
-case_begin many-requests
-most=0 attempt=0
-while [ "$most" -le 10240 ] && [ $attempt -lt 8 ]; do
-    attempt=$((attempt + 1))
-    # Each of the two jobs of a disk has sectors of its own.
+# Before 6.4 all hosts of scsi_debug share 192 commands, and null_blk's timer is over before an emulated processor has made so many.
+if kernel_from 6.4; then
+    echo 63 >$hosts
+    wait_until 1200 others_are 63 || echo "# disks: $(others | wc -l)"
+    disks=$(others | tr '\n' ' ')
+    jobs=''
+    for deep in $disks; do
+        soon idle "$deep"
+        queue "$deep" scheduler none
+        queue "$deep" nomerges 2
+        echo 300 >"/sys/block/$deep/device/timeout"
+        jobs="$jobs --name=$deep --filename=/dev/$deep"
+    done
+    scsi delay 10000 # jiffies, of 4 ms
+    case_begin many-requests
     # shellcheck disable=SC2086  # words
-    fio --ioengine=libaio --thread --group_reporting --gtod_reduce=1 --direct=1 --rw=read --bs=4k --iodepth=1023 --iodepth_batch=128 --numjobs=2 \
-        --offset_increment=16m --size=16m --number_ios=1023 --output-format=json --eta=never \
-        --output="$case_dir/fio-$attempt.json" $jobs &
+    fio --ioengine=libaio --thread --group_reporting --direct=1 --rw=read --bs=4k --iodepth=192 --iodepth_batch=64 --size=16m \
+        --number_ios=192 --output-format=json --eta=never --output="$case_dir/fio.json" $jobs &
     load=$!
+    most=0
     while kill -0 $load 2>/dev/null; do
         now=$(kernel_inflight)
         [ "$now" -le "$most" ] || most=$now
-        usleep 100000
+        usleep 500000
     done
     wait $load
-    claim_fio="${claim_fio:-} fio-$attempt.json"
-done
-# shellcheck disable=SC2086  # words
-case_end $disks
-for deep in $disks; do
-    claim counts "$deep"
-done
-# shellcheck disable=SC2086  # words
-claim sum-fio "$(echo $claim_fio | tr ' ' ,)" $disks
-witness "requests that the kernel had in flight" "$most" ge 10241
-claim peak 10241
-# Twelve threads submit at once: newer kernels skip an issue program that would interrupt another one.
-may_skip
+    # shellcheck disable=SC2086  # words
+    case_end $disks
+    for deep in $disks; do
+        claim counts "$deep"
+    done
+    # shellcheck disable=SC2086  # words
+    claim sum-fio fio.json $disks
+    witness "requests that the kernel had in flight" "$most" ge 10241
+    claim peak 10241
+    # Dozens of threads submit at once: newer kernels skip an issue program that would interrupt another one.
+    may_skip
+    # They stay: probe tracepoint can have missed completions, and goes on naming their disks.
+    scsi ndelay 20000
+else
+    skip_case many-requests "before 6.4 the hosts of scsi_debug share room for 192 commands, and no other device here can hold as many"
+fi
 
 # The device never answers, for longer than any request should take, and then the kernel asks again.
 device=/sys/block/$scsi/device
