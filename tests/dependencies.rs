@@ -82,14 +82,20 @@ fn what_is_linked_is_licensed_and_comes_from_crates_io() {
     };
     let (packages, nodes) = (by_id(&metadata["packages"]), by_id(&metadata["resolve"]["nodes"]));
 
-    // What is only built with, or tested with, is in no program.
+    // What is only built with, or tested with, is in no program; nor is what runs in the compiler.
+    let runs_in_compiler = |id: &str| {
+        let targets = packages[id]["targets"].as_array().unwrap();
+        targets.iter().any(|target| target["kind"][0] == "proc-macro")
+    };
     let mut linked = BTreeSet::new();
     let mut left = vec![metadata["resolve"]["root"].as_str().unwrap().to_owned()];
     while let Some(id) = left.pop() {
         for dependency in nodes[&id]["deps"].as_array().unwrap() {
             let kinds = dependency["dep_kinds"].as_array().unwrap();
             let id = dependency["pkg"].as_str().unwrap();
-            if kinds.iter().any(|kind| kind["kind"].is_null()) && linked.insert(id.to_owned()) {
+            let is_linked =
+                kinds.iter().any(|kind| kind["kind"].is_null()) && !runs_in_compiler(id);
+            if is_linked && linked.insert(id.to_owned()) {
                 left.push(id.to_owned());
             }
         }
