@@ -13,7 +13,7 @@ claim counts "$disk"
 claim fio "$disk" fio.json
 claim hangs "$disk" read 3 3000000 4000000
 
-# 12,096 at once, more than the 10,240 that other tools have room for: 63 hosts, whose 192 commands each take 40 s.
+# 12,096 at once, more than the 10,240 that other tools have room for: 63 hosts, whose 192 commands each take 100 s.
 hosts=/sys/bus/pseudo/drivers/scsi_debug/add_host
 others() {
     local disk
@@ -43,7 +43,7 @@ if kernel_from 6.4; then
         echo 300 >"/sys/block/$deep/device/timeout"
         jobs="$jobs --name=$deep --filename=/dev/$deep"
     done
-    scsi delay 10000 # jiffies, of 4 ms
+    scsi delay 25000 # jiffies, of 4 ms
     case_begin many-requests
     # shellcheck disable=SC2086  # words
     fio --ioengine=libaio --thread --group_reporting --direct=1 --rw=read --bs=4k --iodepth=192 --iodepth_batch=64 --size=16m \
