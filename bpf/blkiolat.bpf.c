@@ -380,6 +380,17 @@ static __always_inline void count_requeue(__u32 slot)
 		add(&stripes[stripe()].requeues, 1);
 }
 
+/* A request whose completion was missed is in flight no longer. */
+static __noinline int count_missed(__u32 slot)
+{
+	struct flow *stripes = flows_of(slot);
+
+	COUNT_LOSS(missed_completions);
+	if (stripes)
+		__sync_fetch_and_add(&stripes[0].dropped, 1);
+	return 0;
+}
+
 /* Clocks of two CPUs may differ by a few nanoseconds: never below zero. */
 static __always_inline __u64 elapsed(__u64 start_ns, __u64 now)
 {
@@ -604,6 +615,10 @@ static __always_inline int on_complete(struct request *rq, bool failed, __u32 nr
 	} else {
 		*(volatile __u64 *)&entry->key = 0;
 	}
+	/* The second completion, of no bytes, of a write that went through the flush machinery: the first was
+	 * missed. */
+	if (unlikely(!nr_bytes) && operation != OP_FLUSH && operation != OP_OTHER)
+		return count_missed(slot);
 	count_completion(slot, operation, elapsed(start_ns, now), nr_bytes, failed, now);
 	return 0;
 }
