@@ -33,7 +33,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, OpenProgramMut, ProgramMut};
 
 use facts::Facts;
-use memory::{Cell, Device, Flow, InflightSet, SharedArray};
+use memory::{Cell, Device, Flow, InflightSet, SharedArray, SharedParts};
 use plan::{CACHE_ENTRIES, IGNORED_DEVICES, Plan, ProbeKind};
 use reading::{DeviceReading, Inflight, Losses, OperationReading, Reading};
 use record_types::RecordTypes;
@@ -78,7 +78,7 @@ pub struct Probe<'obj> {
     devices: SharedArray<Device>,
     device_cache: SharedArray<AtomicU64>,
     flows: SharedArray<Flow>,
-    cells: SharedArray<Cell>,
+    cells: SharedParts<Cell>,
     /// Records that were dropped because their completions were missed.
     stale: std::cell::Cell<u64>,
 }
@@ -126,7 +126,7 @@ impl<'obj> Probe<'obj> {
             devices: SharedArray::map(&maps.devices).context(shared)?,
             device_cache: SharedArray::map(&maps.device_cache).context(shared)?,
             flows: SharedArray::map(&maps.flows).context(shared)?,
-            cells: SharedArray::map(&maps.cells).context(shared)?,
+            cells: SharedParts::of(&maps.cells).context(shared)?,
             stale: std::cell::Cell::new(0),
             skeleton,
             links: Vec::new(),
@@ -213,7 +213,7 @@ impl<'obj> Probe<'obj> {
                 });
             }
             if let Some(place) = place {
-                self.read_device(slot, device, place);
+                self.read_device(slot, device, place)?;
             }
         }
         self.read_inflight(reading)?;
@@ -227,18 +227,21 @@ impl<'obj> Probe<'obj> {
         Ok(())
     }
 
-    fn stripes_of<'a, T: memory::Shared>(
-        &self,
-        array: &'a SharedArray<T>,
-        index: usize,
-    ) -> &'a [T] {
+    /// The flow of each stripe of this device.
+    fn flows_of(&self, slot: usize) -> &[Flow] {
         let shift = self.plan.sizes.stripe_shift;
-        &array.as_slice()[index << shift..(index + 1) << shift]
+        &self.flows.as_slice()[slot << shift..(slot + 1) << shift]
     }
 
-    fn read_device(&self, slot: usize, device: &Device, place: &mut DeviceReading) {
+    /// The cell of each stripe with this number.
+    fn cells_of(&self, number: u32) -> Result<&[Cell]> {
+        let stripes = self.cells.value(&self.skeleton.maps.cells, number as usize);
+        stripes.context("cannot map the memory of a histogram")
+    }
+
+    fn read_device(&self, slot: usize, device: &Device, place: &mut DeviceReading) -> Result<()> {
         let (mut issued, mut completed, mut requeues, mut max_inflight) = (0u64, 0u64, 0u64, 0);
-        for flow in self.stripes_of(&self.flows, slot) {
+        for flow in self.flows_of(slot) {
             issued = issued.wrapping_add(flow.issued.load(Relaxed));
             completed = completed.wrapping_add(flow.completed.load(Relaxed));
             requeues = requeues.wrapping_add(flow.requeues.load(Relaxed));
@@ -251,19 +254,21 @@ impl<'obj> Probe<'obj> {
             || place.completed != completed
             || place.requeues != requeues
             || max_inflight != 0;
-        place.issued = issued;
-        place.completed = completed;
-        place.requeues = requeues;
         place.max_inflight = max_inflight;
         place.inflight = Inflight::default();
         if !place.changed {
-            return;
+            return Ok(());
         }
         for (operation, number) in device.cell.iter().enumerate() {
             let Some(number) = number.load(Relaxed).checked_sub(1) else { continue };
             let total = place.operations[operation].get_or_insert_default();
-            sum_cells(self.stripes_of(&self.cells, number as usize), total);
+            sum_cells(self.cells_of(number)?, total);
         }
+        // Last: after an error the next reading finds what changed.
+        place.issued = issued;
+        place.completed = completed;
+        place.requeues = requeues;
+        Ok(())
     }
 
     fn read_inflight(&self, reading: &mut Reading) -> Result<()> {
@@ -388,7 +393,7 @@ impl<'obj> Probe<'obj> {
     }
 
     fn drop_inflight(&self, slot: usize, is_stale: impl Fn(u64, u64) -> bool) {
-        let Some(flow) = self.stripes_of(&self.flows, slot).first() else { return };
+        let Some(flow) = self.flows_of(slot).first() else { return };
         let sets = self.inflight.iter().flat_map(|table| table.as_slice());
         for place in sets.flat_map(|set| &set.way) {
             let key = place.key.load(Relaxed);
@@ -416,8 +421,10 @@ impl<'obj> Probe<'obj> {
         for (operation, number) in device.cell.iter().enumerate() {
             let key = (slot << 3 | operation) as u32;
             delete(&self.skeleton.maps.assigned_cells, &key.to_ne_bytes())?;
-            let Some(number) = number.swap(0, Relaxed).checked_sub(1) else { continue };
-            for cell in self.stripes_of(&self.cells, number as usize) {
+            let Some(cells) = number.load(Relaxed).checked_sub(1) else { continue };
+            let stripes = self.cells_of(cells)?;
+            number.store(0, Relaxed);
+            for cell in stripes {
                 for counter in [&cell.bytes, &cell.sum_ns, &cell.max_ns, &cell.errors] {
                     counter.store(0, Relaxed);
                 }
@@ -425,9 +432,9 @@ impl<'obj> Probe<'obj> {
                     bucket.store(0, Relaxed);
                 }
             }
-            give_back(&self.skeleton.maps.free_cells, number)?;
+            give_back(&self.skeleton.maps.free_cells, cells)?;
         }
-        for flow in self.stripes_of(&self.flows, slot) {
+        for flow in self.flows_of(slot) {
             let counters =
                 [&flow.issued, &flow.completed, &flow.requeues, &flow.max_inflight, &flow.dropped];
             for counter in counters {

@@ -23,11 +23,14 @@ pub fn examine(daemon: &Path) -> Result<Binaries> {
     // Symbols are stripped, so data is looked for: it is linked if the code that needs it is.
     let page = read(&root.join("src/report/heatmap/page.html"))?;
     let font = read(&root.join("assets/DejaVuSans-subset.ttf"))?;
-    let marks: [(&str, &[u8]); 4] = [
+    let marks: [(&str, &[u8]); 6] = [
         ("the heat map's page", page.get(..64).context("page.html is short")?),
         ("the pictures' font", font.get(..256).context("the font is short")?),
         ("the PNG encoder", b"IDAT"),
         ("SVG", b"<svg "),
+        ("the Parquet writer", b"PAR1"),
+        // The paths of sources stand in the messages of panics.
+        ("the screen of top", b"/ratatui-"),
     ];
     let mut needless = Vec::new();
     for (name, mark) in marks {

@@ -24,7 +24,7 @@ pub const DISKS: usize = 4;
 pub const RATE: u32 = 5_000;
 const WINDOWS: u32 = 30;
 const PEER_WINDOWS: u32 = 10;
-const TRACED_WINDOWS: u32 = 10;
+const TRACED_WINDOWS: u32 = 20;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Daemon {

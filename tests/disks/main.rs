@@ -15,6 +15,7 @@ mod errors;
 mod fio;
 mod fixture;
 mod inflight;
+mod memory;
 mod probes;
 mod terminal;
 mod trace;
