@@ -65,6 +65,48 @@ fn requests_that_hang_are_seen_while_they_hang_and_counted_once() {
     assert_eq!(run.records.last().unwrap().inflight, [], "nothing stays behind");
 }
 
+/// More than one system call reads, and in a table that is so small that they end anywhere.
+#[test]
+fn all_of_very_many_requests_are_seen() {
+    needs!("fio", "fsfreeze", "mkfs.ext4", "mount");
+    const DISKS: usize = 20;
+    const DEPTH: u64 = 120;
+    let outer = Loop::new(256, Mode::Buffered);
+    run(&["mkfs.ext4", "-q", outer.node()]);
+    let mount = Mount::new(&outer);
+    let disks: Vec<Loop> = (0..DISKS)
+        .map(|number| {
+            let file = mount.path().join(format!("disk{number}"));
+            std::fs::write(&file, vec![0; 4 << 20]).unwrap();
+            Loop::over(&file, Mode::Buffered)
+        })
+        .collect();
+    let all: Vec<&Loop> = disks.iter().collect();
+    let mut daemon = Launch::of(&all)
+        .arguments(&["--probe", "tracepoint"])
+        .tables(&format!("pending={}", DISKS as u64 * DEPTH * 5 / 4))
+        .start();
+    let frozen = Frozen::new(&mount);
+    let load = format!(
+        "--rw=randwrite --bs=4k --ioengine=libaio --iodepth={DEPTH} --size=4m --number_ios={DEPTH}"
+    );
+    let load = disks.iter().fold(Fio::new(), |fio, disk| fio.job(disk, &load)).start();
+    wait_until("all writes hang", || disks.iter().all(|disk| disk.inflight() == [0, DEPTH]));
+    daemon.wait_windows(5);
+    assert!(disks.iter().all(|disk| disk.inflight() == [0, DEPTH]));
+    drop(frozen);
+    load.wait();
+    let run = daemon.stop().kept();
+    let in_flight = |record: &Record| record.inflight.iter().map(|disk| disk.count).sum::<u64>();
+    let most = run.records.iter().map(in_flight).max().unwrap();
+    let missed: u64 = run.records.iter().map(|record| record.audit.probe_misses).sum();
+    let expected = DISKS as u64 * DEPTH;
+    assert!(
+        (expected - missed..=expected).contains(&most),
+        "{most} of {expected}, {missed} missed"
+    );
+}
+
 #[test]
 fn the_mean_obeys_littles_law() {
     needs!("fio");
