@@ -162,24 +162,21 @@ systemctl daemon-reload
 check restart systemctl restart $unit
 check records-again wait_until interval_is 0.2
 
-# --- Memory: at the unit's limit the kernel kills it; it comes back and what it wrote is whole. ---
+# --- Killed, as the kernel does at a memory limit (which cannot be reached here: a container has no memory controller): it
+# comes back, and what it wrote is whole. ---
 mkdir -p $drop_in
-printf '[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestartSec=100ms\n' >$drop_in/memory.conf
+printf '[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestartSec=100ms\n' >$drop_in/restart.conf
 systemctl daemon-reload
-check restart-before-oom systemctl restart $unit
-check records-before-oom wait_until interval_is 0.2
-lines=$(cat $logs/*.jsonl | wc -l)
-# Its maps alone are more than this.
-systemctl set-property --runtime $unit MemoryMax=1M
-oom_killed() { journalctl -u $unit | grep -q "Failed with result 'oom-kill'"; }
-check killed-at-the-limit wait_until oom_killed
-systemctl set-property --runtime $unit MemoryMax=256M
-recovered() { [ "$(show NRestarts)" -ge 1 ] && shows ActiveState active && [ "$(cat $logs/*.jsonl | wc -l)" -gt $((lines + 1)) ]; }
-check back-after-oom wait_until recovered
-check records-whole-after-oom jq -e -n 'reduce inputs as $record (0; . + 1)' $logs/*.jsonl
+check restart-before-kill systemctl restart $unit
+check records-before-kill wait_until interval_is 0.2
+lines=$(cat "$logs"/*.jsonl | wc -l)
+systemctl kill -s KILL --kill-who=main $unit
+recovered() { [ "$(show NRestarts)" -ge 1 ] && shows ActiveState active && [ "$(cat "$logs"/*.jsonl | wc -l)" -gt $((lines + 1)) ]; }
+check back-after-kill wait_until recovered
+check records-whole-after-kill jq -e -s 'length > 1' "$logs"/*.jsonl
 rm -r $drop_in
 systemctl daemon-reload
-check restart-after-oom systemctl restart $unit
+check restart-after-kill systemctl restart $unit
 
 # --- What is not mended by trying again is not tried again. ---
 set_key interval '"3 moons"'
