@@ -6,6 +6,8 @@
 
 pub mod facts;
 pub mod format;
+mod hash;
+mod load;
 pub mod memory;
 pub mod plan;
 pub mod reading;
@@ -28,16 +30,15 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 
-use anyhow::{Context, Result, anyhow};
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, OpenProgramMut, ProgramMut};
+use anyhow::{Context, Result};
+use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, ProgramMut};
 
 use facts::Facts;
+use hash::{delete, for_each_value, give_back};
 use memory::{Cell, Device, Flow, InflightSet, SharedArray, SharedParts};
-use plan::{CACHE_ENTRIES, IGNORED_DEVICES, Plan, ProbeKind};
+use plan::{Plan, ProbeKind};
 use reading::{DeviceReading, Inflight, Losses, OperationReading, Reading};
-use record_types::RecordTypes;
-use skeleton::{BlkiolatSkel, BlkiolatSkelBuilder, OpenBlkiolatSkel};
+use skeleton::BlkiolatSkel;
 
 /// Operations that are told apart: those of [`crate::record::Operations::NAMES`], in that order.
 pub const OPERATIONS: usize = 5;
@@ -50,8 +51,6 @@ const KEY_CLAIMED: u64 = 1;
 const KEY_REQUEUED: u64 = 1;
 /// In the start time of a request that sysfs does not count (`START_UNCOUNTED`).
 const START_UNCOUNTED: u64 = 1;
-/// Entries that one system call reads from a hash map.
-const BATCH: u32 = 256;
 
 /// Where the loaded BPF object lives; must outlive the [`Probe`].
 pub struct Storage(MaybeUninit<OpenObject>);
@@ -95,25 +94,7 @@ impl<'obj> Probe<'obj> {
     /// # Errors
     /// When the kernel refuses; the error's source is the kernel's own answer.
     pub fn load(plan: Plan, facts: &Facts, storage: &'obj mut Storage) -> Result<Self> {
-        raise_memlock_limit();
-        let types = match &plan.kind {
-            ProbeKind::Btf { .. } | ProbeKind::Bio(_) => None, // the kernel's
-            ProbeKind::Tracepoint(formats) => Some(
-                RecordTypes::new(formats).context("cannot describe the tracepoints' records")?,
-            ),
-        };
-        let options = libbpf_sys::bpf_object_open_opts {
-            sz: size_of::<libbpf_sys::bpf_object_open_opts>() as libbpf_sys::size_t,
-            btf_custom_path: types.as_ref().map_or(std::ptr::null(), |types| types.path().as_ptr()),
-            ..Default::default()
-        };
-        let mut open = BlkiolatSkelBuilder::default()
-            .open_opts(options, &mut storage.0)
-            .context("cannot open the BPF object")?;
-        configure(&mut open, &plan)?;
-        let skeleton = open.load().with_context(|| {
-            format!("the kernel ({}) refused the BPF programs", facts.kernel_release)
-        })?;
+        let skeleton = load::load(&plan, facts, storage)?;
         let maps = &skeleton.maps;
         let shared = "cannot map a BPF map's memory";
         let probe = Self {
@@ -449,97 +430,6 @@ impl<'obj> Probe<'obj> {
     }
 }
 
-/// Kernels before 5.11 account BPF memory to RLIMIT_MEMLOCK. Where raising it is refused, a newer
-/// kernel does not care, and an older one will say so at load.
-fn raise_memlock_limit() {
-    let unlimited = rustix::process::Rlimit { current: None, maximum: None };
-    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited) {
-        tracing::debug!(%error, "RLIMIT_MEMLOCK stays as it is; only kernels before 5.11 mind");
-    }
-}
-
-/// Sets sizes, constants and what is loaded.
-fn configure(open: &mut OpenBlkiolatSkel<'_>, plan: &Plan) -> Result<()> {
-    let sizes = &plan.sizes;
-    let stripes = 1u32 << sizes.stripe_shift;
-    let btf = matches!(plan.kind, ProbeKind::Btf { .. });
-    let bio = matches!(plan.kind, ProbeKind::Bio(_));
-    let classic = matches!(plan.kind, ProbeKind::Tracepoint(_));
-    let maps = &mut open.maps;
-    for (map, entries) in [
-        (&mut maps.inflight, sizes.inflight_sets),
-        (&mut maps.inflight_overflow, sizes.overflow),
-        (&mut maps.bio_loads, sizes.inflight_sets),
-        (&mut maps.bio_overflow, sizes.overflow),
-        (&mut maps.pending, sizes.pending),
-        (&mut maps.devices, sizes.slots),
-        (&mut maps.device_slots, sizes.slots + IGNORED_DEVICES),
-        (&mut maps.device_cache, CACHE_ENTRIES),
-        (&mut maps.flows, sizes.slots),
-        (&mut maps.cells, sizes.cells),
-        (&mut maps.free_slots, sizes.slots),
-        (&mut maps.free_cells, sizes.cells),
-        (&mut maps.assigned_cells, sizes.cells),
-    ] {
-        map.set_max_entries(entries).context("cannot size a BPF map")?;
-    }
-    maps.flows.set_value_size(stripes * size_of::<Flow>() as u32)?;
-    maps.cells.set_value_size(stripes * size_of::<Cell>() as u32)?;
-    maps.inflight.set_autocreate(btf || bio)?;
-    maps.inflight_overflow.set_autocreate(btf)?;
-    maps.bio_loads.set_autocreate(bio)?;
-    maps.bio_overflow.set_autocreate(bio)?;
-    maps.pending.set_autocreate(classic)?;
-
-    let constants =
-        maps.rodata_data.as_deref_mut().ok_or_else(|| anyhow!("the BPF object has no .rodata"))?;
-    constants.stripe_mask = stripes - 1;
-    constants.inflight_mask = sizes.inflight_sets - 1;
-    constants.inflight_shift = sizes.inflight_shift;
-    constants.shared_stripes = sizes.shared_stripes.into();
-    constants.max_check_ns = sizes.max_check_ns;
-    if let ProbeKind::Bio(kind) = &plan.kind {
-        constants.bio_cloned_flag = kind.cloned_flag;
-        constants.bio_chain_flag = kind.chain_flag;
-        constants.rq_flush_seq_flag = kind.flush_sequence_flag;
-    }
-
-    let programs = &mut open.progs;
-    let load = |program: &mut OpenProgramMut<'_>, kind: ProbeKind| {
-        program.set_autoload(plan.kind == kind);
-    };
-    let of =
-        |request_argument, atomic_exchange| ProbeKind::Btf { request_argument, atomic_exchange };
-    load(&mut programs.btf_issue, of(0, true));
-    load(&mut programs.btf_issue_no_cmpxchg, of(0, false));
-    let first = matches!(plan.kind, ProbeKind::Btf { request_argument: 0, .. });
-    programs.btf_issue_queue.set_autoload(btf && !first);
-    programs.btf_requeue.set_autoload(first);
-    programs.btf_requeue_queue.set_autoload(btf && !first);
-    programs.btf_complete.set_autoload(btf);
-    programs.classic_issue.set_autoload(classic);
-    programs.classic_requeue.set_autoload(classic);
-    programs.classic_complete.set_autoload(classic);
-    programs.bio_queue.set_autoload(bio);
-    programs.bio_complete.set_autoload(bio);
-    programs.bio_request_complete.set_autoload(bio);
-    Ok(())
-}
-
-/// Deletes a key that may be absent.
-fn delete(map: &impl MapCore, key: &[u8]) -> Result<()> {
-    match map.delete(key) {
-        Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => {
-            Err(error).context("cannot delete from a BPF map")
-        }
-        _ => Ok(()),
-    }
-}
-
-fn give_back(list: &impl MapCore, number: u32) -> Result<()> {
-    list.update(&[], &number.to_ne_bytes(), MapFlags::ANY).context("cannot fill a free list")
-}
-
 /// Whether the kernel counts such a request in `/sys/block/X/inflight`: it is with the driver, and has accounting.
 const fn is_counted(key: u64, start_ns: u64) -> bool {
     key & KEY_REQUEUED == 0 && start_ns & START_UNCOUNTED == 0
@@ -570,55 +460,6 @@ fn sum_cells(stripes: &[Cell], total: &mut OperationReading) {
         if cell.max_ns.load(Relaxed) != 0 {
             total.max_ns = total.max_ns.max(cell.max_ns.swap(0, Relaxed));
         }
-    }
-}
-
-/// Calls `visit` with every value of a hash map. `T` must be plain data of the C type's layout.
-///
-/// Not by [`MapCore::lookup_batch`]: it takes a batch that is not full for the last, but the kernel also ends one where
-/// the next bucket does not fit (`__htab_map_lookup_and_delete_batch`).
-fn for_each_value<T: Copy>(
-    map: &impl MapCore,
-    entries: u32,
-    mut visit: impl FnMut(T),
-) -> Result<()> {
-    let batch = BATCH.min(entries);
-    let (key_size, value_size) = (map.key_size() as usize, map.value_size() as usize);
-    anyhow::ensure!(value_size >= size_of::<T>(), "a BPF map has values of {value_size} bytes");
-    let mut keys = vec![0u8; batch as usize * key_size];
-    let mut values = vec![0u8; batch as usize * value_size];
-    // Where the next batch begins: for a hash map the number of a bucket.
-    let mut place = 0u32;
-    let mut begun = false;
-    loop {
-        let mut count = batch;
-        let mut next = 0u32;
-        // SAFETY: the buffers hold `count` keys and values, and a place in a hash map is a u32.
-        let status = unsafe {
-            libbpf_sys::bpf_map_lookup_batch(
-                map.as_fd().as_raw_fd(),
-                if begun { (&raw mut place).cast() } else { std::ptr::null_mut() },
-                (&raw mut next).cast(),
-                keys.as_mut_ptr().cast(),
-                values.as_mut_ptr().cast(),
-                &raw mut count,
-                std::ptr::null(),
-            )
-        };
-        let last = status == -rustix::io::Errno::NOENT.raw_os_error();
-        if status < 0 && !last {
-            return Err(libbpf_rs::Error::from_raw_os_error(-status))
-                .context("cannot read the requests in flight");
-        }
-        for value in values.chunks_exact(value_size).take(count as usize) {
-            // SAFETY: the value holds a `T` written by the BPF program, at any alignment; `T` is one
-            // of the generated types, which are integers throughout.
-            visit(unsafe { std::ptr::read_unaligned(value.as_ptr().cast()) });
-        }
-        if last {
-            return Ok(());
-        }
-        (place, begun) = (next, true);
     }
 }
 

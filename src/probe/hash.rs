@@ -1,0 +1,82 @@
+//! Hash maps and free lists of the BPF object, by system calls.
+
+use std::os::fd::AsRawFd;
+
+use anyhow::{Context, Result};
+use libbpf_rs::{MapCore, MapFlags};
+
+/// Entries that one system call reads from a hash map.
+const BATCH: u32 = 256;
+
+/// Deletes a key that may be absent.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn delete(map: &impl MapCore, key: &[u8]) -> Result<()> {
+    match map.delete(key) {
+        Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => {
+            Err(error).context("cannot delete from a BPF map")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts a number that is free on its list.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn give_back(list: &impl MapCore, number: u32) -> Result<()> {
+    list.update(&[], &number.to_ne_bytes(), MapFlags::ANY).context("cannot fill a free list")
+}
+
+/// Calls `visit` with every value of a hash map. `T` must be plain data of the C type's layout.
+///
+/// Not by [`MapCore::lookup_batch`]: it takes a batch that is not full for the last, but the kernel also ends one where
+/// the next bucket does not fit (`__htab_map_lookup_and_delete_batch`).
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn for_each_value<T: Copy>(
+    map: &impl MapCore,
+    entries: u32,
+    mut visit: impl FnMut(T),
+) -> Result<()> {
+    let batch = BATCH.min(entries);
+    let (key_size, value_size) = (map.key_size() as usize, map.value_size() as usize);
+    anyhow::ensure!(value_size >= size_of::<T>(), "a BPF map has values of {value_size} bytes");
+    let mut keys = vec![0u8; batch as usize * key_size];
+    let mut values = vec![0u8; batch as usize * value_size];
+    // Where the next batch begins: for a hash map the number of a bucket.
+    let mut place = 0u32;
+    let mut begun = false;
+    loop {
+        let mut count = batch;
+        let mut next = 0u32;
+        // SAFETY: the buffers hold `count` keys and values, and a place in a hash map is a u32.
+        let status = unsafe {
+            libbpf_sys::bpf_map_lookup_batch(
+                map.as_fd().as_raw_fd(),
+                if begun { (&raw mut place).cast() } else { std::ptr::null_mut() },
+                (&raw mut next).cast(),
+                keys.as_mut_ptr().cast(),
+                values.as_mut_ptr().cast(),
+                &raw mut count,
+                std::ptr::null(),
+            )
+        };
+        let last = status == -rustix::io::Errno::NOENT.raw_os_error();
+        if status < 0 && !last {
+            return Err(libbpf_rs::Error::from_raw_os_error(-status))
+                .context("cannot read the requests in flight");
+        }
+        for value in values.chunks_exact(value_size).take(count as usize) {
+            // SAFETY: the value holds a `T` written by the BPF program, at any alignment; `T` is one
+            // of the generated types, which are integers throughout.
+            visit(unsafe { std::ptr::read_unaligned(value.as_ptr().cast()) });
+        }
+        if last {
+            return Ok(());
+        }
+        (place, begun) = (next, true);
+    }
+}
