@@ -285,18 +285,24 @@ fn what_matches_nothing_is_said() {
     let (records, _) = generate(&plan("db-17", 1, 20));
     write_archive(root.path(), &records, 20);
     let directory = root.path().to_str().unwrap();
-    for command in [&["report"][..], &["histogram"], &["heatmap"], &["diff", directory, directory]]
-    {
-        for filter in ["--device=nosuch", "--op=other"] {
-            let mut arguments = [command, &[filter]].concat();
-            if command[0] != "diff" {
-                arguments.push(directory);
-            }
-            let output = blkiolat(&arguments);
-            let errors = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-            let expected = "blkiolat: no request of the devices and operations asked for\n";
-            assert_eq!(errors, expected, "{arguments:?}");
+    let parquet = root.path().join("out.parquet");
+    let nothing = |command: &[&str], filter: &str| {
+        let arguments = [command, &[filter, directory]].concat();
+        let output = blkiolat(&arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let errors = String::from_utf8(output.stderr).unwrap();
+        let expected = "blkiolat: no request of the devices and operations asked for\n";
+        assert_eq!(errors, expected, "{arguments:?}");
+    };
+    for filter in ["--device=nosuch", "--op=other"] {
+        for command in ["report", "histogram", "heatmap"] {
+            nothing(&[command], filter);
         }
+        nothing(&["diff", directory, directory], filter);
+        nothing(&["export", "-f", "csv"], filter);
+        nothing(&["export", "-f", "parquet", "-o", parquet.to_str().unwrap()], filter);
+        assert!(!parquet.exists());
     }
+    // With any operation a device has figures of its own, which this form has, too.
+    nothing(&["export", "-f", "openmetrics"], "--device=nosuch");
 }

@@ -248,6 +248,7 @@ fn write_export(
     let now = filter.now();
     let zone = now.time_zone();
     let query = args.source.query(&now)?;
+    let mut none = true;
     let outcome = match args.format {
         ExportFormat::Openmetrics => {
             let usage =
@@ -256,6 +257,10 @@ fn write_export(
             let step_s = i64::try_from(by.as_secs()).ok().filter(|&step| step > 0);
             let step_s = step_s.ok_or_else(usage)?;
             let (cells, outcome) = sums(&query, Rows::epoch(step_s), filter.threads())?;
+            cells.for_each(|key, _| {
+                none &= key.device.is_empty();
+                Ok(())
+            })?;
             openmetrics::write(out, &cells, filter.shown(), step_s)?;
             outcome
         }
@@ -265,6 +270,7 @@ fn write_export(
             let make = || CsvMaker::new(wide, zone.clone());
             let mut result = Ok(());
             let outcome = reader::read_pieces(&query, filter.threads(), make, |piece| {
+                none = false;
                 until_error(&mut result, || out.write_all(&piece?))
             });
             result?;
@@ -277,6 +283,7 @@ fn write_export(
             let make = || ParquetMaker::new(wide, &schema);
             let mut result = Ok(());
             let outcome = reader::read_pieces(&query, filter.threads(), make, |piece| {
+                none = false;
                 until_error(&mut result, || file.append(piece?))
             });
             result?;
@@ -288,6 +295,7 @@ fn write_export(
     if outcome.coverage.is_empty() {
         return Err(nothing(&query, &outcome));
     }
+    filter.must_match(!none)?;
     Ok(filter.exit_code(&outcome))
 }
 
