@@ -867,10 +867,11 @@ int classic_complete(struct complete_record *record)
 	bool failed = record->error;
 	struct pending taken = {};
 
+	/* A write of no bytes is the end of a flush sequence, which was not issued; its sector can be
+	 * another's. */
+	if (!key.dev || (key.operation == OP_WRITE && !bytes))
+		return 0;
 	if (!take_pending(&key, &taken)) {
-		/* A write of no bytes is the end of a flush sequence, which was not issued. */
-		if (!key.dev || (key.operation == OP_WRITE && !bytes))
-			return 0;
 		if (!is_ignored(key.dev))
 			COUNT_LOSS(untracked_completions);
 		return 0;
