@@ -148,8 +148,15 @@ impl Registry {
                 entry.leaving = Some(Leaving { since_ns: now_ns, gone: true });
             }
         }
-        if let Change::Came(number, name) | Change::Gone(number, name) = change {
-            self.announced.insert(*number, name.clone());
+        match change {
+            Change::Came(number, name) | Change::Gone(number, name) => {
+                self.announced.insert(*number, name.clone());
+            }
+            Change::Changed(_) => {}
+            Change::Unknown => {
+                let here = self.sysfs.disks().into_iter();
+                self.announced.extend(here.map(|(number, disk)| (number, disk.name)));
+            }
         }
         actions
     }

@@ -144,11 +144,25 @@ mod columns {
 
     type Pairs = Option<Vec<(u16, u64)>>;
 
+    struct Indexes<'a>(&'a [(u16, u64)]);
+    struct Counts<'a>(&'a [(u16, u64)]);
+
+    impl Serialize for Indexes<'_> {
+        fn serialize<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
+            json.collect_seq(self.0.iter().map(|pair| pair.0))
+        }
+    }
+
+    impl Serialize for Counts<'_> {
+        fn serialize<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
+            json.collect_seq(self.0.iter().map(|pair| pair.1))
+        }
+    }
+
     #[allow(clippy::ref_option, reason = "the signature that serde asks for")]
     pub fn serialize<S: Serializer>(pairs: &Pairs, json: S) -> Result<S::Ok, S::Error> {
-        let column =
-            |pairs: &Vec<(u16, u64)>| -> (Vec<u16>, Vec<u64>) { pairs.iter().copied().unzip() };
-        pairs.as_ref().map(column).serialize(json)
+        let columns = pairs.as_deref().map(|pairs| (Indexes(pairs), Counts(pairs)));
+        columns.serialize(json)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(json: D) -> Result<Pairs, D::Error> {
