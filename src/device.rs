@@ -406,6 +406,19 @@ mod tests {
     }
 
     #[test]
+    fn names_are_learnt_anew_when_reports_were_lost() {
+        let root = tempfile::tempdir().unwrap();
+        let disk = root.path().join("sys/block/sda");
+        fs::create_dir_all(&disk).unwrap();
+        fs::write(disk.join("dev"), "8:0\n").unwrap();
+        let mut registry = Registry::new(root.path().into(), filter(&["*"], &[]));
+        registry.disks_changed(&Change::Unknown, SECOND);
+        fs::remove_dir_all(&disk).unwrap();
+        registry.update(&reading(SECOND, 5, "", 1));
+        assert_eq!(registry.shown_name(0), Some("sda"));
+    }
+
+    #[test]
     fn a_disk_that_is_gone_keeps_its_name_until_it_has_drained() {
         let root = tempfile::tempdir().unwrap();
         let disk = root.path().join("sys/block/sda");
