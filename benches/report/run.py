@@ -11,6 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -39,12 +40,35 @@ def run(command, **options):
     """Seconds of wall clock, seconds of processors, MiB at most, standard output."""
     start = time.monotonic()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, **options)
+    peak = Peak(child.pid)
     output = child.stdout.read()
     _, status, usage = os.wait4(child.pid, 0)
     seconds = time.monotonic() - start
+    peak.join()
     if status != 0:
         sys.exit(f"{command} failed: {status}")
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output
+    return seconds, usage.ru_utime + usage.ru_stime, peak.mib, output
+
+
+class Peak(threading.Thread):
+    """Most resident memory of a process, looked at until it is gone. (ru_maxrss begins with what this program has.)"""
+
+    def __init__(self, pid):
+        super().__init__()
+        self.status, self.mib = f"/proc/{pid}/status", 0.0
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                with open(self.status, encoding="ascii", errors="replace") as status:
+                    peak = [line for line in status if line.startswith("VmHWM:")]
+            except OSError:
+                return
+            if not peak:  # it has ended
+                return
+            self.mib = int(peak[0].split()[1]) / 1024
+            time.sleep(0.02)
 
 
 def zcat(files):
