@@ -20,6 +20,7 @@ use crate::cli::{self, RunArgs, RunOptions};
 use crate::config::{self, Config, ConfigError, DEFAULT_PATH};
 use crate::control::{self, Manager, Request, Signals};
 use crate::device::{Change, Filter, Sysfs, Uevents};
+use crate::heap;
 use crate::logging::Logging;
 use crate::permission;
 use crate::probe::Storage;
@@ -124,21 +125,8 @@ fn start_layers<'obj>(
         Ok(held) => tracing::debug!(?held, "capabilities given up"),
         Err(error) => tracing::warn!(%error, "cannot give up capabilities"),
     }
-    trim_heap();
+    heap::trim();
     Ok(Measured { layers, bio_missing })
-}
-
-/// Gives the heap that looking at the kernel took (its BTF alone is some MiB) back to the system, which glibc
-/// does not do by itself: 0.4 MiB less resident.
-fn trim_heap() {
-    #[cfg(target_env = "gnu")]
-    {
-        unsafe extern "C" {
-            fn malloc_trim(pad: usize) -> std::ffi::c_int;
-        }
-        // SAFETY: the function of glibc's malloc.h; it touches only memory that nobody has allocated.
-        unsafe { malloc_trim(0) };
-    }
 }
 
 /// What tests want of the tables: nothing, unless `BLKIOLATD_TEST_TABLES` says so.

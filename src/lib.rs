@@ -11,6 +11,7 @@ pub mod control;
 pub mod daemon;
 pub mod device;
 pub mod doctor;
+mod heap;
 pub mod histogram;
 pub mod logging;
 pub mod permission;

@@ -139,18 +139,35 @@ fn compress(
         let _ = disk.remove(place, &partial);
         return Err(problem);
     }
-    let archive = place.names.name(first, Kind::Archive);
-    if let Err(error) = disk.rename(place, &partial, &archive) {
-        let _ = disk.remove(place, &partial);
-        return Err(error.into());
+    match publish(disk, place, first) {
+        Ok(true) => finish(disk, place, first),
+        Ok(false) => Ok(()),
+        Err(error) => {
+            let _ = disk.remove(place, &partial);
+            Err(error.into())
+        }
     }
-    finish(disk, place, first)
+}
+
+/// Gives the partial archive its name. False when retention removed the segment meanwhile: then the archive goes
+/// too, because what is older than a gap would look as if the records of the gap had been lost.
+fn publish(disk: &Disk, place: &Place, first: Moment) -> io::Result<bool> {
+    let partial = place.names.name(first, Kind::Partial);
+    let _held = place.hold_names(disk);
+    let wanted = disk.facts_at(place, &place.names.name(first, Kind::Segment))?.is_some();
+    if wanted {
+        disk.rename(place, &partial, &place.names.name(first, Kind::Archive))?;
+    } else {
+        disk.remove(place, &partial)?;
+    }
+    Ok(wanted)
 }
 
 /// Makes the archive's name durable, then removes the segment. That the removal is durable does
 /// not matter: the next start would find both and do it again.
 fn finish(disk: &Disk, place: &Place, first: Moment) -> Result<(), Problem> {
     disk.sync_directory(place)?;
+    let _held = place.hold_names(disk);
     disk.remove(place, &place.names.name(first, Kind::Segment))?;
     Ok(())
 }

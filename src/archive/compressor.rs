@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::complaint::Complaint;
 use super::compress::{self, Pass, Problem};
 use super::disk::Disk;
+use crate::heap;
 
 /// After this time a pass with problems that may pass is repeated, if nothing starts one earlier.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -43,6 +44,7 @@ impl Shared {
 impl Compressor {
     /// Starts the thread.
     pub(crate) fn spawn(disk: Disk) -> io::Result<Self> {
+        heap::return_large_blocks();
         let shared = Arc::new(Shared {
             inner: Mutex::default(),
             changed: Condvar::new(),

@@ -201,6 +201,15 @@ impl Disk {
         result
     }
 
+    /// Waits for another thread that may be in this operation. The wait shows as the operation itself: who is held up
+    /// by a stuck disk at second hand is not hung either.
+    pub(crate) fn behind<T>(&self, operation: Operation, wait: impl FnOnce() -> T) -> T {
+        self.progress.enter(operation);
+        let result = wait();
+        self.progress.leave();
+        result
+    }
+
     #[cfg(not(test))]
     fn attempt<T>(
         &self,

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::disk::{Disk, Facts, Purpose, is};
+use super::disk::{Disk, Facts, Operation, Purpose, is};
 use super::error::OpenError;
 use super::names::{Kind, Moment, Names};
 use super::retention::Stored;
@@ -28,6 +29,8 @@ pub(crate) struct Place {
     lock: Option<(File, Facts)>,
     /// Grows when segments were compressed or removed behind the recorder's back.
     changes: AtomicU64,
+    /// Held while stored files change names, or are removed for what they were listed as.
+    names_held: Mutex<()>,
 }
 
 impl Place {
@@ -46,7 +49,15 @@ impl Place {
         }
         let lock = lock(disk, &dir, &names)?;
         let changes = AtomicU64::new(0);
-        Ok(Self { names, disk: disk.clone(), dir, id: facts.id, lock, changes })
+        Ok(Self {
+            names,
+            disk: disk.clone(),
+            dir,
+            id: facts.id,
+            lock,
+            changes,
+            names_held: Mutex::default(),
+        })
     }
 
     /// Whether the path still leads to this directory, and the lock is still there to be seen by
@@ -86,6 +97,15 @@ impl Place {
     /// The path of a file here, for messages.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.names.directory().join(name)
+    }
+
+    /// Keeps segments and archives from getting or losing their names until the guard goes: what was
+    /// listed under it is still so. Retention lists and removes, and compression names an archive and
+    /// removes its segment, each under one guard; neither compresses or syncs meanwhile.
+    pub(crate) fn hold_names(&self, disk: &Disk) -> MutexGuard<'_, ()> {
+        disk.behind(Operation::Rename, || {
+            self.names_held.lock().unwrap_or_else(PoisonError::into_inner)
+        })
     }
 
     /// Tells the recorder that files have come or gone.

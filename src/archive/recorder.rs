@@ -50,6 +50,8 @@ pub(crate) struct Recorder {
     /// Time of the first of them.
     pending_first: Option<Moment>,
     rotation_asked: bool,
+    /// There is a segment that compression was not told of.
+    segment_waits: bool,
     calendar: Calendar,
     rotation_trouble: Complaint,
     removal_trouble: Complaint,
@@ -85,6 +87,7 @@ impl Recorder {
             lines: 0,
             pending_first: None,
             rotation_asked: false,
+            segment_waits: false,
             calendar: Calendar::default(),
             rotation_trouble: Complaint::default(),
             removal_trouble: Complaint::default(),
@@ -129,6 +132,15 @@ impl Recorder {
 
     /// Writes the collected lines; all of them or, after an error, none.
     pub(crate) fn flush(&mut self) -> Result<(), WriteError> {
+        let result = self.write_pending();
+        // Not before retention has made room for the archive, too.
+        if std::mem::take(&mut self.segment_waits) {
+            self.start_compression();
+        }
+        result
+    }
+
+    fn write_pending(&mut self) -> Result<(), WriteError> {
         if self.is_off() {
             self.forget_pending();
             return Ok(());
@@ -326,7 +338,7 @@ impl Recorder {
                 if self.rotation_trouble.resolved() {
                     tracing::info!("rotation of {:?} works again", self.settings.output.path);
                 }
-                self.start_compression();
+                self.segment_waits = true;
                 self.reopen_active(now)?;
                 Ok(true)
             }
@@ -398,6 +410,8 @@ impl Recorder {
         now: Instant,
     ) -> Result<Option<super::disk::Space>, (&'static str, std::io::Error)> {
         let listed = |error| ("list the directory", error);
+        let place = output.place.clone();
+        let _held = place.hold_names(&self.disk);
         let space = self.disk.space(&*output.place).map_err(|error| ("statvfs", error))?;
         let active = output.active.as_ref().map_or(0, Active::size);
         let stale = output.stored_as_of.0 != output.place.changes()

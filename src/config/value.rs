@@ -71,6 +71,12 @@ pub fn quote(text: &str) -> String {
     format!("{:?}", cut(text))
 }
 
+/// `text` with control characters escaped.
+fn without_controls(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+    text.chars().map(escape).collect()
+}
+
 fn check_range<T: PartialOrd>(
     number: T,
     range: &RangeInclusive<T>,
@@ -152,7 +158,8 @@ pub fn parse_glob(text: &str) -> Result<String, String> {
     if text.strip_prefix("/dev/").unwrap_or(text).is_empty() {
         return Err("empty".into());
     }
-    Glob::new(text).map_err(|error| error.kind().to_string())?;
+    // The reason may quote characters of the glob.
+    Glob::new(text).map_err(|error| without_controls(&error.kind().to_string()))?;
     Ok(text.to_owned())
 }
 

@@ -1,6 +1,7 @@
 //! A record as a reader sees it: parsed into memory that the next record uses again, without the
 //! keys that no reader needs.
 
+mod own;
 mod seeds;
 
 use std::borrow::Cow;
@@ -56,7 +57,7 @@ impl Layer {
 }
 
 /// What of the records is wanted; the rest is skipped where that saves time. What is skipped is
-/// checked no further than that it is JSON.
+/// checked no further than that it is JSON, if at all.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Windows of this time.
@@ -82,7 +83,7 @@ impl Wanted {
 }
 
 /// Parses lines; the memory for one record serves the next.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Parser {
     /// Names of devices, one behind the other.
     names: String,
@@ -92,7 +93,7 @@ pub struct Parser {
     inflight: Vec<Inflight>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Device {
     name: Range<usize>,
     total: u64,
@@ -102,7 +103,7 @@ struct Device {
     wanted: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Operation {
     place: usize,
     total: u64,
@@ -114,7 +115,7 @@ struct Operation {
 }
 
 /// The histogram of an operation.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 enum Pairs {
     /// Not there.
     #[default]
@@ -127,7 +128,7 @@ enum Pairs {
     Both,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Inflight {
     name: Range<usize>,
     count: u64,
@@ -137,7 +138,7 @@ struct Inflight {
 }
 
 /// What a record says besides its devices.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Head<'a> {
     timestamp: f64,
     schema: u32,
@@ -256,11 +257,10 @@ impl Parser {
         wanted: &Wanted,
     ) -> Result<Option<RecordView<'a>>, LineError> {
         self.clear();
-        let mut json = serde_json::Deserializer::from_slice(line);
-        let head = seeds::RecordSeed { parser: self, wanted }
-            .deserialize(&mut json)
-            .and_then(|head| json.end().map(|()| head))
-            .map_err(|error| version_or(line, &error))?;
+        let head = match own::read(self, line, wanted) {
+            Some(head) => Some(head),
+            None => self.parse_any(line, wanted)?,
+        };
         let Some(head) = head else { return Ok(None) };
         if head.schema > SCHEMA_VERSION {
             return Err(LineError::FutureSchema(head.schema.into()));
@@ -275,6 +275,20 @@ impl Parser {
         };
         let Head { timestamp, host, boot_id, seq, window_s, audit, .. } = head;
         Ok(Some(RecordView { timestamp, host, boot_id, layer, seq, window_s, audit, parser: self }))
+    }
+
+    /// Reads a line of any form; `None` when its time is certainly not wanted.
+    fn parse_any<'a>(
+        &mut self,
+        line: &'a [u8],
+        wanted: &Wanted,
+    ) -> Result<Option<Head<'a>>, LineError> {
+        self.clear();
+        let mut json = serde_json::Deserializer::from_slice(line);
+        seeds::RecordSeed { parser: self, wanted }
+            .deserialize(&mut json)
+            .and_then(|head| json.end().map(|()| head))
+            .map_err(|error| version_or(line, &error))
     }
 
     fn clear(&mut self) {

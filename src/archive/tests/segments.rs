@@ -3,8 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::sync::mpsc;
 
 use super::*;
+use crate::archive::disk::Operation;
+use crate::archive::faults::Verdict;
 
 fn gzip_agrees(path: &Path) {
     let status = Command::new("gzip").arg("-t").arg(path).status().unwrap();
@@ -267,4 +270,143 @@ fn compression_stops_when_told() {
     let problems = compress::run(&rig.disk, &pass, &AtomicBool::new(true));
     assert!(matches!(problems[..], [(_, Problem::Stopped)]), "{problems:?}");
     assert_eq!(read_all(&dir.path().join("b.jsonl")), [0, 1, 2]);
+}
+
+type Action = Box<dyn FnOnce() + Send>;
+
+/// Does something right before the first operation of a kind.
+struct Before(Operation, Mutex<Option<Action>>);
+
+impl std::fmt::Debug for Before {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "before {:?}", self.0)
+    }
+}
+
+impl Fault for Before {
+    fn verdict(&self, operation: Operation) -> Verdict {
+        if operation == self.0 {
+            let action = self.1.lock().unwrap().take();
+            action.into_iter().for_each(|action| action());
+        }
+        Verdict::Go
+    }
+
+    fn shorten<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        bytes
+    }
+}
+
+impl Before {
+    fn new(operation: Operation, action: impl FnOnce() + Send + 'static) -> Arc<dyn Fault> {
+        Arc::new(Self(operation, Mutex::new(Some(Box::new(action)))))
+    }
+
+    fn disk(operation: Operation, action: impl FnOnce() + Send + 'static) -> Disk {
+        let mut disk = Disk::new(Arc::new(Progress::new()));
+        disk.fault = Some(Self::new(operation, action));
+        disk
+    }
+}
+
+/// A recorder with two segments, of records 0 to 5, that has yet to compress them, and its settings. What it does next
+/// removes both of them for their age.
+fn two_old_segments(settings: &Settings, fault: Option<Arc<dyn Fault>>) -> (Rig, Pass) {
+    let mut rig = Rig::new(settings.clone(), fault);
+    rig.open().unwrap();
+    for _ in 0..2 {
+        rig.write(3).unwrap();
+        rig.rotate().unwrap();
+    }
+    let pass = rig.passes.lock().unwrap().last().cloned().unwrap();
+    rig.wait(Duration::from_secs(2000));
+    (rig, pass)
+}
+
+fn kept_for_1000_s(dir: &Path) -> Settings {
+    let mut settings = settings(dir);
+    settings.retention.max_age = Duration::from_secs(1000);
+    settings
+}
+
+/// An archive of the first segment beside the third would look as if the second had been lost.
+#[test]
+fn what_retention_is_removing_does_not_become_an_archive() {
+    let dir = directory();
+    let settings = kept_for_1000_s(dir.path());
+    let (start, started) = mpsc::channel::<Pass>();
+    let (renames, renamed) = mpsc::channel();
+    let compression = std::thread::spawn(move || {
+        let pass = started.recv().unwrap();
+        let disk = Before::disk(Operation::Rename, move || renames.send(()).unwrap());
+        compress::run(&disk, &pass, &AtomicBool::new(false))
+    });
+    let next = Arc::new(Mutex::new(None));
+    let its_next = next.clone();
+    // The first segment is about to go: compression has the time to give its archive a name, but may not.
+    let fault = Before::new(Operation::Remove, move || {
+        start.send(its_next.lock().unwrap().take().unwrap()).unwrap();
+        let _ = renamed.recv_timeout(Duration::from_millis(500));
+    });
+    let (mut rig, pass) = two_old_segments(&settings, Some(fault));
+    *next.lock().unwrap() = Some(pass);
+    rig.write(1).unwrap();
+    let problems = compression.join().unwrap();
+    assert!(problems.is_empty(), "{problems:?}");
+    assert_eq!(read_all(&settings.output.path), [6]);
+    assert_eq!(list(dir.path()), [".b.lock", "b.jsonl"]);
+}
+
+#[test]
+fn what_retention_removed_does_not_come_back_as_an_archive() {
+    let dir = directory();
+    let settings = kept_for_1000_s(dir.path());
+    let (mut rig, pass) = two_old_segments(&settings, None);
+    let (compressed, is_compressed) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel();
+    let compression = std::thread::spawn(move || {
+        let disk = Before::disk(Operation::SyncData, move || {
+            compressed.send(()).unwrap();
+            goes_on.recv().unwrap();
+        });
+        compress::run(&disk, &pass, &AtomicBool::new(false))
+    });
+    is_compressed.recv().unwrap();
+    rig.write(1).unwrap();
+    go_on.send(()).unwrap();
+    let problems = compression.join().unwrap();
+    assert!(problems.is_empty(), "{problems:?}");
+    assert_eq!(read_all(&settings.output.path), [6]);
+    assert_eq!(list(dir.path()), [".b.lock", "b.jsonl"]);
+}
+
+/// A disk that holds compression up in a rename, and the writer behind it, must not look like a writer that hangs.
+#[test]
+fn waiting_for_compression_shows_as_a_call() {
+    let dir = directory();
+    let (mut rig, pass) = two_old_segments(&settings(dir.path()), None);
+    let progress = Arc::new(Progress::new());
+    let (renames, renaming) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel();
+    let compression = std::thread::spawn(move || {
+        let disk = Before::disk(Operation::Rename, move || {
+            renames.send(()).unwrap();
+            goes_on.recv().unwrap();
+        });
+        compress::run(&disk, &pass, &AtomicBool::new(false))
+    });
+    renaming.recv().unwrap();
+    let place = rig.passes.lock().unwrap().last().cloned().unwrap().place;
+    let disk = Disk::new(progress.clone());
+    let writer = std::thread::spawn(move || drop(place.hold_names(&disk)));
+    while progress.current().is_none() {
+        assert!(!writer.is_finished(), "it did not wait");
+        std::thread::yield_now();
+    }
+    assert_eq!(progress.current().unwrap().0, Operation::Rename);
+    go_on.send(()).unwrap();
+    writer.join().unwrap();
+    assert_eq!(progress.current(), None);
+    assert!(compression.join().unwrap().is_empty());
+    rig.close();
 }

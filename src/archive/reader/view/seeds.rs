@@ -122,7 +122,7 @@ impl<'de> Visitor<'de> for RecordSeed<'_> {
 }
 
 /// Whether no window that ends at `seconds` can have its middle in the range.
-fn is_outside(wanted: &Wanted, seconds: f64) -> bool {
+pub(super) fn is_outside(wanted: &Wanted, seconds: f64) -> bool {
     let end_us = (seconds * 1e6).round();
     let half_us = HALF_WINDOW_MS as f64 * 1e3;
     wanted.range.since_us.is_some_and(|since| end_us < since as f64)
@@ -130,7 +130,7 @@ fn is_outside(wanted: &Wanted, seconds: f64) -> bool {
 }
 
 /// Appends `name` and says where it is.
-fn keep(names: &mut String, name: &str) -> Range<usize> {
+pub(super) fn keep(names: &mut String, name: &str) -> Range<usize> {
     let start = names.len();
     names.push_str(name);
     start..names.len()
