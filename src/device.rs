@@ -75,6 +75,18 @@ struct Entry {
     leaving: Option<Leaving>,
 }
 
+impl Entry {
+    /// Itself as one that is left out.
+    fn ignored(&self) -> Ignored {
+        Ignored {
+            identity: self.identity,
+            device_id: self.device_id,
+            name: self.name.clone(),
+            disk: self.disk.clone(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Ignored {
     identity: u64,
@@ -149,16 +161,53 @@ impl Registry {
             }
         }
         match change {
-            Change::Came(number, name) | Change::Gone(number, name) => {
+            Change::Came(number, name) => {
+                self.announced.insert(*number, name.clone());
+                self.name_published(now_ns, &mut actions);
+            }
+            Change::Gone(number, name) => {
                 self.announced.insert(*number, name.clone());
             }
             Change::Changed(_) => {}
             Change::Unknown => {
                 let here = self.sysfs.disks().into_iter();
                 self.announced.extend(here.map(|(number, disk)| (number, disk.name)));
+                self.name_published(now_ns, &mut actions);
             }
         }
         actions
+    }
+
+    /// Names the disks that had requests before they were published, and so stand under their number: SCSI asks a
+    /// disk what it can do before it gives it a name. Those that were left out under their number are judged again.
+    fn name_published(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
+        let (sysfs, filter) = (&self.sysfs, &self.filter);
+        let published = |name: &str, device_id: u32, disk: Option<&Disk>| {
+            let is_unnamed = disk.is_none() && name == number(device_id);
+            if is_unnamed { sysfs.disk(device_id) } else { None }
+        };
+        self.ignored.retain(|ignored| {
+            let disk = published(&ignored.name, ignored.device_id, ignored.disk.as_ref());
+            let judge_again = disk.is_some_and(|disk| filter.accepts(&disk.name));
+            if judge_again {
+                actions.push(Action::Forget { identity: ignored.identity });
+            }
+            !judge_again
+        });
+        for entry in self.entries.iter_mut().flatten() {
+            if entry.leaving.is_none()
+                && let Some(disk) = published(&entry.name, entry.device_id, entry.disk.as_ref())
+            {
+                entry.name.clone_from(&disk.name);
+                entry.wanted = filter.accepts(&entry.name);
+                entry.disk = Some(disk);
+                if !entry.wanted {
+                    actions.push(Action::Ignore { identity: entry.identity });
+                    self.ignored.push(entry.ignored());
+                    entry.leaving = Some(Leaving { since_ns: now_ns, gone: false });
+                }
+            }
+        }
     }
 
     /// Puts another filter in force. Disks that were left out are judged again when they are next
@@ -177,12 +226,7 @@ impl Registry {
             let wanted = self.filter.accepts(&entry.name);
             if entry.wanted && !wanted && entry.leaving.is_none() {
                 actions.push(Action::Ignore { identity: entry.identity });
-                self.ignored.push(Ignored {
-                    identity: entry.identity,
-                    device_id: entry.device_id,
-                    name: entry.name.clone(),
-                    disk: entry.disk.clone(),
-                });
+                self.ignored.push(entry.ignored());
                 entry.leaving = Some(Leaving { since_ns: 0, gone: false });
             }
             entry.wanted = wanted;
@@ -213,25 +257,20 @@ impl Registry {
                     announced.cloned().unwrap_or_else(|| number(device.device_id))
                 };
                 let wanted = self.filter.accepts(&name);
-                let leaving = (!wanted).then(|| {
-                    actions.push(Action::Ignore { identity: device.identity });
-                    self.ignored.push(Ignored {
-                        identity: device.identity,
-                        device_id: device.device_id,
-                        name: name.clone(),
-                        disk: disk.clone(),
-                    });
-                    Leaving { since_ns: now_ns, gone: false }
-                });
-                *entry = Some(Entry {
+                let entry = entry.insert(Entry {
                     generation: device.generation,
                     identity: device.identity,
                     device_id: device.device_id,
                     name,
                     wanted,
                     disk,
-                    leaving,
+                    leaving: None,
                 });
+                if !wanted {
+                    actions.push(Action::Ignore { identity: device.identity });
+                    self.ignored.push(entry.ignored());
+                    entry.leaving = Some(Leaving { since_ns: now_ns, gone: false });
+                }
                 continue;
             }
             let Some(known) = entry else { continue };
@@ -405,6 +444,44 @@ mod tests {
         assert_eq!(registry.shown_name(0), Some("8:0"), "a hidden disk, which is never announced");
     }
 
+    /// `sda`, number 8:0, published under a root.
+    fn publish_sda(root: &std::path::Path) {
+        let disk = root.join("sys/block/sda");
+        fs::create_dir_all(&disk).unwrap();
+        fs::create_dir_all(root.join("sys/dev/block")).unwrap();
+        fs::write(disk.join("dev"), "8:0\n").unwrap();
+        fs::write(disk.join("diskseq"), "3\n").unwrap();
+        std::os::unix::fs::symlink("../../block/sda", root.join("sys/dev/block/8:0")).unwrap();
+    }
+
+    #[test]
+    fn a_disk_with_requests_before_it_is_published_gets_its_name_then() {
+        for change in [Change::Came(8 << 20, "sda".into()), Change::Unknown] {
+            let root = tempfile::tempdir().unwrap();
+            let new =
+                |include, exclude| Registry::new(root.path().into(), filter(include, exclude));
+            let mut all = new(&["*"], &[]);
+            let mut without_it = new(&["*"], &["sd*"]);
+            let mut only_it = new(&["sd*"], &[]);
+            let early = reading(SECOND, 5, "", 1);
+            assert_eq!(all.update(&early), []);
+            assert_eq!(without_it.update(&early), []);
+            assert_eq!(only_it.update(&early), [Action::Ignore { identity: 5 }]);
+            assert_eq!(all.shown_name(0), Some("8:0"));
+            publish_sda(root.path());
+            assert_eq!(all.disks_changed(&change, SECOND), []);
+            assert_eq!(all.shown_name(0), Some("sda"));
+            assert_eq!(without_it.disks_changed(&change, SECOND), [Action::Ignore { identity: 5 }]);
+            assert_eq!(without_it.shown_name(0), None);
+            assert_eq!(only_it.disks_changed(&change, SECOND), [Action::Forget { identity: 5 }]);
+            assert_eq!(only_it.disks_changed(&change, SECOND), []);
+            // It has come for good: when it goes, that is seen.
+            fs::remove_file(root.path().join("sys/dev/block/8:0")).unwrap();
+            let gone = Change::Gone(8 << 20, "sda".into());
+            assert_eq!(all.disks_changed(&gone, SECOND), [Action::Forget { identity: 5 }]);
+        }
+    }
+
     #[test]
     fn names_are_learnt_anew_when_reports_were_lost() {
         let root = tempfile::tempdir().unwrap();
@@ -421,13 +498,8 @@ mod tests {
     #[test]
     fn a_disk_that_is_gone_keeps_its_name_until_it_has_drained() {
         let root = tempfile::tempdir().unwrap();
+        publish_sda(root.path());
         let disk = root.path().join("sys/block/sda");
-        fs::create_dir_all(&disk).unwrap();
-        fs::create_dir_all(root.path().join("sys/dev/block")).unwrap();
-        fs::write(disk.join("dev"), "8:0\n").unwrap();
-        fs::write(disk.join("diskseq"), "3\n").unwrap();
-        std::os::unix::fs::symlink("../../block/sda", root.path().join("sys/dev/block/8:0"))
-            .unwrap();
         let mut registry = Registry::new(root.path().into(), filter(&["*"], &[]));
         registry.update(&reading(SECOND, 3, "", 1));
         assert_eq!(registry.shown_name(0), Some("sda"));
