@@ -59,6 +59,19 @@ fn read_lines(mut input: impl BufRead, mut each: impl FnMut(u64, Event<'_>)) {
     loop {
         line.clear();
         number += 1;
+        // Nearly every line lies in the buffer as a whole and is not copied.
+        let whole = match input.fill_buf() {
+            Ok(buffer) => memchr::memchr(b'\n', buffer).inspect(|&length| {
+                each(number, Event::Line { bytes: &buffer[..length], complete: true });
+            }),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => None,
+            Err(error) if report(number, &error, &mut each) => continue,
+            Err(_) => return,
+        };
+        if let Some(length) = whole {
+            input.consume(length + 1);
+            continue;
+        }
         match input.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line) {
             Ok(0) => return,
             Ok(_) if line.last() == Some(&b'\n') => {

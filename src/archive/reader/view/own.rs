@@ -152,14 +152,14 @@ fn operation(
 /// Behind the first bracket of a column of indexes: that one, and a column of as many counts.
 fn columns(text: &mut Cursor<'_>, pairs: &mut Vec<(u16, u64)>) -> Option<Range<usize>> {
     let start = pairs.len();
-    text.list(|text| {
-        pairs.push((u16::try_from(text.integer()?).ok()?, 0));
+    text.column(|index| {
+        pairs.push((u16::try_from(index).ok()?, 0));
         Some(())
     })?;
     text.skip(b",[")?;
     let mut counts = pairs[start..].iter_mut();
-    text.list(|text| {
-        counts.next()?.1 = text.integer()?;
+    text.column(|count| {
+        counts.next()?.1 = count;
         Some(())
     })?;
     counts.next().is_none().then_some(start..pairs.len())
@@ -209,6 +209,46 @@ impl<'a> Cursor<'a> {
                 (b',', rest) => self.0 = rest,
                 (b']', rest) => {
                     self.0 = rest;
+                    return Some(());
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    /// Behind an opening bracket: unsigned integers, as [`integer`](Self::integer) takes them, with commas between
+    /// them, and the closing bracket. Most of a record is this; one loop takes two thirds of the time of
+    /// `list` and `integer`.
+    #[inline]
+    fn column(&mut self, mut take: impl FnMut(u64) -> Option<()>) -> Option<()> {
+        if self.skip(b"]").is_some() {
+            return Some(());
+        }
+        let mut bytes = self.0.iter();
+        loop {
+            let first = bytes.next()?.wrapping_sub(b'0');
+            if first > 9 {
+                return None;
+            }
+            let (mut value, mut length) = (u64::from(first), 1);
+            let end = loop {
+                let &byte = bytes.next()?;
+                let digit = byte.wrapping_sub(b'0');
+                if digit > 9 {
+                    break byte;
+                }
+                value = value.wrapping_mul(10).wrapping_add(digit.into());
+                length += 1;
+            };
+            // What is longer may not fit; what begins with 0 is 0.
+            if length > 19 || (first == 0 && length > 1) {
+                return None;
+            }
+            take(value)?;
+            match end {
+                b',' => {}
+                b']' => {
+                    self.0 = bytes.as_slice();
                     return Some(());
                 }
                 _ => return None,
