@@ -25,6 +25,8 @@ pub const RATE: u32 = 5_000;
 const WINDOWS: u32 = 30;
 const PEER_WINDOWS: u32 = 10;
 const TRACED_WINDOWS: u32 = 20;
+/// Made before memory is looked at.
+pub const ARCHIVES: usize = 5;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Daemon {
@@ -82,7 +84,10 @@ pub fn measure(stage: &Stage) -> Result<Daemon> {
     let output = stage.directory().join("fine.jsonl");
     let option = format!("--output={}", output.display());
     let mut command = stage.daemon(&[&option, "--interval=1"]);
-    let (daemon, process) = user_space(stage, &mut command, WINDOWS)?;
+    let process = stage.start_process(&mut command)?;
+    let start_cpu_ms = usage(process.pid())?.cpu_ns as f64 / 1e6;
+    make_archives(&process, stage.directory())?;
+    let daemon = watch(&process, start_cpu_ms, WINDOWS)?;
     let memory = memory(map_bytes(process.pid())?)?;
     let syscalls = syscalls(&process)?;
     let recorded = recorded(process, &output)?;
@@ -111,15 +116,48 @@ fn user_space(
     windows: u32,
 ) -> Result<(UserSpace, Background)> {
     let process = stage.start_process(command)?;
-    let start = usage(process.pid())?;
+    let start_cpu_ms = usage(process.pid())?.cpu_ns as f64 / 1e6;
+    Ok((watch(&process, start_cpu_ms, windows)?, process))
+}
+
+/// Has the daemon set its file aside and compress it, some times: what that needed may stay resident.
+fn make_archives(process: &Background, directory: &std::path::Path) -> Result<()> {
+    let archives = || -> Result<usize> {
+        let mut found = 0;
+        for entry in fs::read_dir(directory)? {
+            let name = entry?.file_name();
+            found += usize::from(name.to_string_lossy().ends_with(".jsonl.gz"));
+        }
+        Ok(found)
+    };
+    for expected in 1..=ARCHIVES {
+        // A segment has at least one line: a window is a second long.
+        pause(Duration::from_secs(2))?;
+        process.signal(Signal::USR1)?;
+        let asked = Instant::now();
+        while archives()? < expected {
+            if asked.elapsed() > Duration::from_secs(60) {
+                return Err(anyhow!(
+                    "the daemon made {} archives, expected {expected}",
+                    archives()?
+                ));
+            }
+            pause(Duration::from_millis(100))?;
+        }
+    }
+    Ok(())
+}
+
+/// Watches a program for so many windows of a second.
+fn watch(process: &Background, start_cpu_ms: f64, windows: u32) -> Result<UserSpace> {
     // What is done once is over after two windows.
     pause(Duration::from_secs(2))?;
     let (before, began) = (usage(process.pid())?, Instant::now());
     pause(Duration::from_secs(windows.into()))?;
     let (after, windows) = (usage(process.pid())?, began.elapsed().as_secs_f64());
     let per_window = |of: fn(&Usage) -> u64| (of(&after) - of(&before)) as f64 / windows;
-    let result = UserSpace {
-        start_cpu_ms: start.cpu_ns as f64 / 1e6,
+    Ok(UserSpace {
+        start_cpu_ms,
         cpu_ms_per_window: per_window(|usage| usage.cpu_ns) / 1e6,
         sleeps_per_window: per_window(|usage| usage.sleeps),
         resident_kib: after.resident_kib,
@@ -127,8 +165,7 @@ fn user_space(
         peak_kib: after.peak_kib,
         grown_kib: after.resident_kib.cast_signed() - before.resident_kib.cast_signed(),
         threads: after.threads,
-    };
-    Ok((result, process))
+    })
 }
 
 /// Counts the daemon's system calls with strace.

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::bars::{Bar, bars};
-use crate::daemon::{DISKS, Daemon, RATE, UserSpace};
+use crate::daemon::{ARCHIVES, DISKS, Daemon, RATE, UserSpace};
 use crate::machine::{field, online_cpus, run, text_of};
 use crate::plot;
 use crate::results::{All, Bytes, NullBlk};
@@ -249,7 +249,7 @@ fn user_space(text: &mut String, daemon: &Daemon) -> Result<()> {
     writeln!(
         text,
         "\n## The process\n\n\
-         Windows of one second, {DISKS} disks with {} requests per second each; the daemon records, its peers \
+         Windows of one second, {DISKS} disks with {} requests per second each; the daemon records and has made {ARCHIVES} archives, its peers \
          print to nowhere. Going to sleep is what follows waking up.\n\n\
          | | CPU until attached | CPU per window | sleeps per window | resident | of it anonymous | peak | threads |\n\
          |---|---|---|---|---|---|---|---|",

@@ -359,6 +359,9 @@ mod tests {
         for text in ["", "/dev/", "sd[a"] {
             assert!(parse_glob(text).is_err(), "{text}");
         }
+        // Found by fuzzing.
+        let reason = parse_glob("sd[b-\u{1b}]").unwrap_err();
+        assert!(reason.contains("\\u{1b}") && !reason.contains('\u{1b}'), "{reason:?}");
     }
 
     #[test]

@@ -128,9 +128,10 @@ class Verdicts(unittest.TestCase):
     def test_what_the_audit_admits_may_be_missing(self):
         # Probe btf has no reason to miss anything on these machines.
         self.assertEqual(self.outcome(reads=3, audit={"probe_misses": 1}), {"btf": "FAILED", "tracepoint": "ok"})
-        (self.case / "claims").write_text("counts sda\nmay-skip\n")
+        (self.case / "claims").write_text("counts sda\nmay-skip 1\n")
         self.assertEqual(self.outcome(reads=3, audit={"probe_misses": 1})["btf"], "ok")
         self.assertEqual(self.outcome(reads=2, audit={"probe_misses": 1})["btf"], "FAILED")
+        self.assertEqual(self.outcome(reads=2, audit={"probe_misses": 2})["btf"], "FAILED")
         (self.case / "claims").write_text("counts sda\n")
         self.assertEqual(self.outcome(reads=2, audit={"probe_misses": 1})["tracepoint"], "FAILED")
         self.assertEqual(self.outcome(reads=3)["tracepoint"], "FAILED")

@@ -298,13 +298,13 @@ impl Fault for Before {
 }
 
 impl Before {
-    fn new(operation: Operation, action: impl FnOnce() + Send + 'static) -> Arc<dyn Fault> {
+    fn fault(operation: Operation, action: impl FnOnce() + Send + 'static) -> Arc<dyn Fault> {
         Arc::new(Self(operation, Mutex::new(Some(Box::new(action)))))
     }
 
     fn disk(operation: Operation, action: impl FnOnce() + Send + 'static) -> Disk {
         let mut disk = Disk::new(Arc::new(Progress::new()));
-        disk.fault = Some(Self::new(operation, action));
+        disk.fault = Some(Self::fault(operation, action));
         disk
     }
 }
@@ -344,7 +344,7 @@ fn what_retention_is_removing_does_not_become_an_archive() {
     let next = Arc::new(Mutex::new(None));
     let its_next = next.clone();
     // The first segment is about to go: compression has the time to give its archive a name, but may not.
-    let fault = Before::new(Operation::Remove, move || {
+    let fault = Before::fault(Operation::Remove, move || {
         start.send(its_next.lock().unwrap().take().unwrap()).unwrap();
         let _ = renamed.recv_timeout(Duration::from_millis(500));
     });

@@ -8,7 +8,7 @@
 #   case_end [DISK...]          waits until these have nothing in flight
 #   claim KIND ARGUMENT...      see tests/vm/judging/claims.py
 #   witness TEXT GOT OP WANT    something else that must hold for the case to show anything
-#   may_skip                    probe btf may be skipped now and then, if the audit says so (within a case)
+#   may_skip MOST               probe btf may be skipped so often, if the audit says so (within a case)
 #   skip_case NAME WHY          this kernel or device cannot show it
 #   skip_probe PROBE WHY        this probe cannot see it (within a case)
 
@@ -128,7 +128,7 @@ retire() {
 
 claim() { echo "$*" >>"$case_dir/claims"; }
 witness() { echo "witness '$1' '$2' $3 '$4'" >>"$case_dir/claims"; }
-may_skip() { claim may-skip; }
+may_skip() { claim may-skip "$1"; }
 skip_probe() { echo "skip $1 '$2'" >>"$case_dir/claims"; }
 skip_case() {
     mkdir -p "/out/$topic/$1"

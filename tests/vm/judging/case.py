@@ -117,19 +117,23 @@ class Evidence:
         """How many of so many requests may be missing, because the audit says so.
 
         The kernel lets one classic program run at a time on a processor and skips those that interrupt it, which it
-        counts only from 6.7 on: before, one in five may be missing (one in seven was, on 5.10).
+        counts only from 6.7 on: before, one in three may be missing (24 % were once, on 5.10).
         """
         if self.probe == "tracepoint" and self.case.kernel < (6, 7):
-            return max(self.reported_missed, -(-requests // 5))
+            return max(self.reported_missed, -(-requests // 3))
         return self.reported_missed
 
 
 def audit_faults(evidence):
     """Losses that this probe need not have."""
-    may_skip = evidence.probe == "tracepoint" or ["may-skip"] in evidence.case.claims
-    expected = {"probe_misses", "untracked_completions"} if may_skip else set()
-    losses = {key: count for key, count in sorted(evidence.records.audit.items()) if key not in expected}
-    return [f"the audit reports {losses}, expected none"] if losses else []
+    most = max([int(claim[1]) for claim in evidence.case.claims if claim[0] == "may-skip"], default=0)
+    skipped = {"probe_misses", "untracked_completions"}
+    losses = {}
+    for key, count in sorted(evidence.records.audit.items()):
+        if key not in skipped or (evidence.probe != "tracepoint" and count > most):
+            losses[key] = count
+    expected = f"at most {most} skipped" if most else "none"
+    return [f"the audit reports {losses}, expected {expected}"] if losses else []
 
 
 def left_faults(evidence):

@@ -1,6 +1,9 @@
 # shellcheck shell=dash disable=SC2154  # topic, nvme, scsi ...: guest/suite.sh
 # Disks with a volatile cache: is a device flush counted once, and is nothing else taken for a write?
 
+# Several threads submit at once: newer kernels skip an issue program that would interrupt another one. One was, on 7.2.
+newer_may_skip() { ! kernel_from 6.13 || may_skip 1; }
+
 cached=$(make_null cached queue_mode=2 irqmode=2 completion_nsec=100000 memory_backed=1 cache_size=8 size=64)
 for disk in "$nvme" vda "$scsi" "$cached"; do
     kind=$(echo "$disk" | sed 's/n1$//; s/[0-9]*$//; s/^sd[a-z]*/scsi/; s/^cached$/null/; s/^vda$/virtio/; s/^nullb$/null/')
@@ -11,6 +14,7 @@ for disk in "$nvme" vda "$scsi" "$cached"; do
     claim counts "$disk" flushed
     claim fio "$disk" fio.json
     claim some "$disk" flush
+    newer_may_skip
     witness "the cache" "$(cat "/sys/block/$disk/queue/write_cache")" eq "write back"
 
     # O_DSYNC on a block device is a FUA write and then an fsync; a disk without FUA gets a flush in its place.
@@ -43,4 +47,5 @@ claim counts "$nvme" flushed
 claim trace "$nvme"
 claim some "$nvme" flush
 claim some "$nvme" write
+newer_may_skip
 umount /mnt

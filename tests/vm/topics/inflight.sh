@@ -65,8 +65,9 @@ if kernel_from 6.4; then
     claim sum-fio fio.json $disks
     witness "requests that the kernel had in flight" "$most" ge 10241
     claim peak 10241
-    # Dozens of threads submit at once: newer kernels skip an issue program that would interrupt another one.
-    may_skip
+    # Dozens of threads submit at once: newer kernels skip an issue program that would interrupt another one. 1,681 of 12,096
+    # were skipped on 7.2 where two processors were emulated at the same time.
+    ! kernel_from 6.13 || may_skip 3000
     # They stay: probe tracepoint can have missed completions, and goes on naming their disks.
     scsi ndelay 20000
 else
