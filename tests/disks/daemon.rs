@@ -153,6 +153,7 @@ impl Launch {
 
     /// Starts it, and waits until it measures.
     pub fn start(self) -> Daemon {
+        crate::trace::mount_tracefs();
         let notices = Notices::listen(&self.directory().join("notify"));
         let (before, wall_before) = (Instant::now(), SystemTime::now());
         let mut child = self.command().spawn().unwrap();

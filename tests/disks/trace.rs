@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::fixture::{Loop, run};
@@ -34,13 +35,21 @@ pub struct Event {
     pub sectors: u64,
 }
 
+/// Where the classic tracepoints, too, are found.
+pub fn mount_tracefs() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if !Path::new(TRACEFS).join("instances").exists() {
+            run(&["mount", "-t", "tracefs", "tracefs", TRACEFS]);
+        }
+    });
+}
+
 impl Trace {
     /// Begins to record `wanted` events of `disk`.
     pub fn start(disk: &Loop, wanted: &[Wanted<'_>]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        if !Path::new(TRACEFS).join("instances").exists() {
-            run(&["mount", "-t", "tracefs", "tracefs", TRACEFS]);
-        }
+        mount_tracefs();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("blkiolatd-test-{}-{number}", std::process::id());
         let trace = Self { directory: Path::new(TRACEFS).join("instances").join(name) };
