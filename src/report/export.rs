@@ -158,7 +158,7 @@ fn write_long(
 /// Bounds (µs, the upper one exclusive, none for the last bucket) and counts of what was recorded.
 pub(super) fn bounds<'a>(
     operation: &OperationView<'a>,
-) -> impl Iterator<Item = (f64, Option<f64>, u64)> + use<'a> {
+) -> impl Iterator<Item = (f64, Option<f64>, u64)> + Clone + use<'a> {
     let fine = operation.fine;
     operation.pairs.iter().map(move |&(index, count)| {
         if fine {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
+use std::iter::repeat_n;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use parquet::basic::Compression;
 use parquet::column::writer::{ColumnCloseResult, ColumnWriter, get_column_writer};
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
-use parquet::file::properties::{WriterProperties, WriterPropertiesPtr};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
 use parquet::file::writer::{SerializedFileWriter, SerializedPageWriter, TrackedWrite};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor};
@@ -104,22 +105,18 @@ impl ParquetMaker {
         for device in record.devices() {
             for operation in device.operations() {
                 let resolution = if operation.fine { "fine" } else { "log2" };
-                for (&(index, _), (low_us, high_us, count)) in
-                    operation.pairs.iter().zip(bounds(&operation))
-                {
-                    let mut row = self.group.row();
-                    row.front(record, device.name, Operations::NAMES[operation.place], resolution);
-                    row.int32(index.into());
-                    row.double(low_us);
-                    row.optional_double(high_us);
-                    row.int64(count);
-                }
+                let mut rows = self.group.rows(operation.pairs.len());
+                rows.front(record, device.name, Operations::NAMES[operation.place], resolution);
+                rows.int32s(operation.pairs.iter().map(|&(index, _)| index.into()));
+                rows.doubles(bounds(&operation).map(|(low_us, _, _)| low_us));
+                rows.optional_doubles(bounds(&operation).map(|(_, high_us, _)| high_us));
+                rows.int64s(bounds(&operation).map(|(_, _, count)| count));
             }
         }
     }
 
     fn write_wide(&mut self, record: &RecordView<'_>, from: &Row) {
-        let mut row = self.group.row();
+        let mut row = self.group.rows(1);
         row.front(record, &from.device, from.operation, from.resolution);
         row.int64(from.count);
         row.double(from.iops);
@@ -146,7 +143,7 @@ impl Maker for ParquetMaker {
     type Piece = io::Result<Encoded>;
 
     fn piece(&mut self, end: bool) -> Option<Self::Piece> {
-        let full = self.group.rows >= GROUP || (end && self.group.rows > 0);
+        let full = self.group.length >= GROUP || (end && self.group.length > 0);
         full.then(|| self.group.encode().map_err(io_error))
     }
 }
@@ -168,6 +165,9 @@ impl Schema {
         let properties = WriterProperties::builder()
             .set_created_by(concat!("blkiolat ", env!("CARGO_PKG_VERSION")).into())
             .set_compression(Compression::SNAPPY)
+            // Groups are small: what is known of their pages would only be memory until the file ends, and the file's end.
+            .set_statistics_enabled(EnabledStatistics::Chunk)
+            .set_offset_index_disabled(true)
             .build();
         let columns = Arc::new(SchemaDescriptor::new(Arc::new(schema)));
         Ok(Self { columns, properties: Arc::new(properties) })
@@ -216,7 +216,8 @@ struct Group {
     schema: Schema,
     columns: Vec<Column>,
     texts: Texts,
-    rows: usize,
+    /// Rows so far.
+    length: usize,
 }
 
 /// The values of one column that are still to be written.
@@ -260,18 +261,18 @@ impl Texts {
 impl Group {
     fn new(schema: &Schema) -> Self {
         let columns = (0..schema.columns.num_columns()).map(|_| Column::default()).collect();
-        Self { schema: schema.clone(), columns, texts: Texts::default(), rows: 0 }
+        Self { schema: schema.clone(), columns, texts: Texts::default(), length: 0 }
     }
 
-    /// A new row, whose columns have to be given in their order.
-    fn row(&mut self) -> NextRow<'_> {
-        self.rows += 1;
-        NextRow { columns: self.columns.iter_mut(), texts: &mut self.texts }
+    /// So many new rows, whose columns have to be given in their order.
+    fn rows(&mut self, count: usize) -> NextRows<'_> {
+        self.length += count;
+        NextRows { columns: self.columns.iter_mut(), texts: &mut self.texts, count }
     }
 
     /// Compresses all rows, and begins anew.
     fn encode(&mut self) -> parquet::errors::Result<Encoded> {
-        self.rows = 0;
+        self.length = 0;
         let mut encoded = Vec::with_capacity(self.columns.len());
         for (place, column) in self.columns.iter_mut().enumerate() {
             let mut bytes = TrackedWrite::new(Vec::new());
@@ -319,10 +320,18 @@ impl Column {
                 writer.write_batch(values, there, None)?;
             }
             (Values::Text(places), ColumnWriter::ByteArrayColumnWriter(writer)) => {
+                // A column's texts hardly change: most of a chunk's are those of the chunk before.
+                let (mut chunk, mut held) = (Vec::new(), Vec::new());
                 for some in places.chunks(TEXTS) {
-                    let some: Vec<_> =
-                        some.iter().map(|&place| texts[place as usize].clone()).collect();
-                    writer.write_batch(&some, None, None)?;
+                    chunk.resize(some.len(), ByteArray::new());
+                    held.resize(some.len(), u32::MAX);
+                    for ((text, held), &place) in chunk.iter_mut().zip(&mut held).zip(some) {
+                        if *held != place {
+                            text.clone_from(&texts[place as usize]);
+                            *held = place;
+                        }
+                    }
+                    writer.write_batch(&chunk, None, None)?;
                 }
             }
             (Values::Empty, ColumnWriter::Int64ColumnWriter(writer)) => {
@@ -350,26 +359,27 @@ impl Column {
     }
 }
 
-/// Takes the values of one row, column by column.
-struct NextRow<'t> {
+/// Takes the values of some rows, column by column: one that all of them have, or one for each.
+struct NextRows<'t> {
     columns: std::slice::IterMut<'t, Column>,
     texts: &'t mut Texts,
+    count: usize,
 }
 
 /// Appends to the values of one kind, which a column is of from its first value on.
 macro_rules! push {
-    ($column:expr, $kind:ident, $value:expr) => {{
+    ($column:expr, $kind:ident, $new:expr) => {{
         let values = &mut $column.values;
         if matches!(values, Values::Empty) {
             *values = Values::$kind(Vec::new());
         }
         if let Values::$kind(values) = values {
-            values.push($value);
+            values.extend($new);
         }
     }};
 }
 
-impl NextRow<'_> {
+impl NextRows<'_> {
     /// The columns that both forms begin with.
     fn front(&mut self, record: &RecordView<'_>, device: &str, operation: &str, resolution: &str) {
         self.time(record.end_us());
@@ -385,50 +395,62 @@ impl NextRow<'_> {
 
     fn time(&mut self, us: i64) {
         if let Some(column) = self.columns.next() {
-            push!(column, Int64, us);
+            push!(column, Int64, repeat_n(us, self.count));
         }
     }
 
     fn text(&mut self, text: &str) {
         if let Some(column) = self.columns.next() {
-            push!(column, Text, self.texts.place(text));
+            push!(column, Text, repeat_n(self.texts.place(text), self.count));
         }
     }
 
-    fn int32(&mut self, value: i32) {
+    fn int32s(&mut self, values: impl Iterator<Item = i32>) {
         if let Some(column) = self.columns.next() {
-            push!(column, Int32, value);
+            push!(column, Int32, values);
         }
+    }
+
+    fn int64(&mut self, value: u64) {
+        self.int64s(repeat_n(value, self.count));
     }
 
     /// Parquet's integers are signed: what is larger is the largest.
-    fn int64(&mut self, value: u64) {
+    fn int64s(&mut self, values: impl Iterator<Item = u64>) {
         if let Some(column) = self.columns.next() {
-            push!(column, Int64, i64::try_from(value).unwrap_or(i64::MAX));
+            push!(column, Int64, values.map(signed));
         }
     }
 
     fn double(&mut self, value: f64) {
+        self.doubles(repeat_n(value, self.count));
+    }
+
+    fn doubles(&mut self, values: impl Iterator<Item = f64>) {
         if let Some(column) = self.columns.next() {
-            push!(column, Double, value);
+            push!(column, Double, values);
         }
     }
 
     fn optional_int64(&mut self, value: Option<u64>) {
         if let Some(column) = self.columns.next() {
-            column.there.push(value.is_some().into());
-            if let Some(value) = value {
-                push!(column, Int64, i64::try_from(value).unwrap_or(i64::MAX));
-            }
+            column.there.extend(repeat_n(i16::from(value.is_some()), self.count));
+            push!(column, Int64, value.into_iter().flat_map(|v| repeat_n(signed(v), self.count)));
         }
     }
 
     fn optional_double(&mut self, value: Option<f64>) {
+        self.optional_doubles(repeat_n(value, self.count));
+    }
+
+    fn optional_doubles(&mut self, values: impl Iterator<Item = Option<f64>> + Clone) {
         if let Some(column) = self.columns.next() {
-            column.there.push(value.is_some().into());
-            if let Some(value) = value {
-                push!(column, Double, value);
-            }
+            column.there.extend(values.clone().map(|value| i16::from(value.is_some())));
+            push!(column, Double, values.flatten());
         }
     }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
