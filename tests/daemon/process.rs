@@ -248,6 +248,11 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        // It has ended, or the test has failed: then it may be in a call on a disk that is thawed only after this.
+        let mut looks = 1000;
+        while looks > 0 && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+            looks -= 1;
+        }
     }
 }

@@ -33,17 +33,17 @@ impl Holdable {
         let file = mount.path().join("disk");
         std::fs::write(&file, vec![0; 16 << 20]).unwrap();
         let disk = Loop::over(&file, Mode::Buffered);
-        disk.set("queue/scheduler", "none");
         Self { mount, disk, _outer: outer }
     }
 
     /// Begins [`HELD`] writes, none of which completes while the file system is frozen; calls `held`; lets them end.
     fn hold(&self, held: impl FnOnce()) {
+        let load;
         let frozen = Frozen::new(&self.mount);
         let job = format!(
             "--rw=randwrite --bs=4k --ioengine=libaio --iodepth={HELD} --size=8m --number_ios={HELD}"
         );
-        let load = Fio::new().job(&self.disk, &job).start();
+        load = Fio::new().job(&self.disk, &job).start();
         wait_until("all writes are held", || self.disk.inflight() == [0, HELD]);
         held();
         assert_eq!(self.disk.inflight(), [0, HELD]);

@@ -118,6 +118,10 @@ impl Loop {
         let node = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
         let name = node.file_name().unwrap().to_str().unwrap().to_owned();
         let device = Self { node, name, file: file.into(), _directory: None };
+        // A loop device keeps what the last one with its number was set to.
+        for (file, value) in [("scheduler", "none"), ("iostats", "1"), ("nomerges", "0")] {
+            device.set(&format!("queue/{file}"), value);
+        }
         device.rest();
         device
     }
@@ -209,7 +213,8 @@ impl Drop for Mount {
     }
 }
 
-/// A file system that lets no write begin; thawed when dropped.
+/// A file system that lets no write begin; thawed when dropped. What it holds up is declared before it, and so dropped
+/// after it: otherwise a test that fails waits for ever for what cannot end.
 #[derive(Debug)]
 pub struct Frozen<'a>(&'a Mount);
 

@@ -20,11 +20,12 @@ fn requests_that_hang_are_seen_while_they_hang_and_counted_once() {
     let before = disk.stat();
     let mut daemon = Launch::of(&[&disk]).start();
 
+    let load;
     let frozen = Frozen::new(&mount);
-    let load = format!(
+    let job = format!(
         "--rw=randwrite --bs=4k --ioengine=libaio --iodepth={DEPTH} --size=16m --number_ios={DEPTH}"
     );
-    let load = Fio::new().job(&disk, &load).start();
+    load = Fio::new().job(&disk, &job).start();
     wait_until("all writes hang", || disk.inflight() == [0, DEPTH]);
     let held_from = Timestamp::now();
     daemon.wait_windows(15);
@@ -86,11 +87,12 @@ fn all_of_very_many_requests_are_seen() {
         .arguments(&["--probe", "tracepoint"])
         .tables(&format!("pending={}", DISKS as u64 * DEPTH * 5 / 4))
         .start();
+    let load;
     let frozen = Frozen::new(&mount);
-    let load = format!(
+    let job = format!(
         "--rw=randwrite --bs=4k --ioengine=libaio --iodepth={DEPTH} --size=4m --number_ios={DEPTH}"
     );
-    let load = disks.iter().fold(Fio::new(), |fio, disk| fio.job(disk, &load)).start();
+    load = disks.iter().fold(Fio::new(), |fio, disk| fio.job(disk, &job)).start();
     wait_until("all writes hang", || disks.iter().all(|disk| disk.inflight() == [0, DEPTH]));
     daemon.wait_windows(5);
     assert!(disks.iter().all(|disk| disk.inflight() == [0, DEPTH]));
