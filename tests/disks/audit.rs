@@ -20,8 +20,9 @@ const HELD: u64 = 16;
 
 /// A loop device over a file on a file system that can be frozen.
 struct Holdable {
-    mount: Mount,
+    // Dropped in this order: a file system with a disk over one of its files cannot be unmounted.
     disk: Loop,
+    mount: Mount,
     _outer: Loop,
 }
 
@@ -33,7 +34,7 @@ impl Holdable {
         let file = mount.path().join("disk");
         std::fs::write(&file, vec![0; 16 << 20]).unwrap();
         let disk = Loop::over(&file, Mode::Buffered);
-        Self { mount, disk, _outer: outer }
+        Self { disk, mount, _outer: outer }
     }
 
     /// Begins [`HELD`] writes, none of which completes while the file system is frozen; calls `held`; lets them end.
