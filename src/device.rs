@@ -68,6 +68,8 @@ struct Entry {
     identity: u64,
     device_id: u32,
     name: String,
+    /// Whether the name is only what its number suggests: neither the kernel nor sysfs said it.
+    provisional: bool,
     wanted: bool,
     /// The disk in sysfs when it was first seen; `None` for one that is not published there.
     disk: Option<Disk>,
@@ -82,6 +84,7 @@ impl Entry {
             identity: self.identity,
             device_id: self.device_id,
             name: self.name.clone(),
+            provisional: self.provisional,
             disk: self.disk.clone(),
         }
     }
@@ -92,6 +95,7 @@ struct Ignored {
     identity: u64,
     device_id: u32,
     name: String,
+    provisional: bool,
     disk: Option<Disk>,
 }
 
@@ -123,7 +127,8 @@ impl Registry {
                 && let Some(identity) = identity(device_id, disk.diskseq)
             {
                 let name = disk.name.clone();
-                self.ignored.push(Ignored { identity, device_id, name, disk: Some(disk) });
+                let disk = Some(disk);
+                self.ignored.push(Ignored { identity, device_id, name, provisional: false, disk });
             }
         }
         self.ignored.iter().map(|disk| Action::Ignore { identity: disk.identity }).collect()
@@ -178,27 +183,26 @@ impl Registry {
         actions
     }
 
-    /// Names the disks that had requests before they were published, and so stand under their number: SCSI asks a
-    /// disk what it can do before it gives it a name. Those that were left out under their number are judged again.
+    /// Names the disks that had requests before they were published, and so stand under their number, or the name that
+    /// another disk had with it: SCSI asks a disk what it can do before it gives it a name. Those that were left out
+    /// are judged again.
     fn name_published(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         let (sysfs, filter) = (&self.sysfs, &self.filter);
-        let published = |name: &str, device_id: u32, disk: Option<&Disk>| {
-            let is_unnamed = disk.is_none() && name == number(device_id);
-            if is_unnamed { sysfs.disk(device_id) } else { None }
-        };
         self.ignored.retain(|ignored| {
-            let disk = published(&ignored.name, ignored.device_id, ignored.disk.as_ref());
-            let judge_again = disk.is_some_and(|disk| filter.accepts(&disk.name));
+            let judge_again = ignored.provisional
+                && sysfs.disk(ignored.device_id).is_some_and(|disk| filter.accepts(&disk.name));
             if judge_again {
                 actions.push(Action::Forget { identity: ignored.identity });
             }
             !judge_again
         });
         for entry in self.entries.iter_mut().flatten() {
-            if entry.leaving.is_none()
-                && let Some(disk) = published(&entry.name, entry.device_id, entry.disk.as_ref())
+            if entry.provisional
+                && entry.leaving.is_none()
+                && let Some(disk) = sysfs.disk(entry.device_id)
             {
                 entry.name.clone_from(&disk.name);
+                entry.provisional = false;
                 entry.wanted = filter.accepts(&entry.name);
                 entry.disk = Some(disk);
                 if !entry.wanted {
@@ -248,6 +252,7 @@ impl Registry {
             let known = entry.as_ref().is_some_and(|entry| entry.generation == device.generation);
             if !known {
                 let disk = self.sysfs.disk(device.device_id);
+                let provisional = device.name.is_empty() && disk.is_none();
                 let name = if !device.name.is_empty() {
                     device.name.clone()
                 } else if let Some(disk) = &disk {
@@ -262,6 +267,7 @@ impl Registry {
                     identity: device.identity,
                     device_id: device.device_id,
                     name,
+                    provisional,
                     wanted,
                     disk,
                     leaving: None,
@@ -480,6 +486,31 @@ mod tests {
             let gone = Change::Gone(8 << 20, "sda".into());
             assert_eq!(all.disks_changed(&gone, SECOND), [Action::Forget { identity: 5 }]);
         }
+    }
+
+    #[test]
+    fn a_disk_does_not_keep_the_name_of_the_one_before_with_its_number() {
+        let root = tempfile::tempdir().unwrap();
+        let new = |include| Registry::new(root.path().into(), filter(include, &[]));
+        let (mut all, mut only_it) = (new(&["*"]), new(&["sda"]));
+        for registry in [&mut all, &mut only_it] {
+            registry.disks_changed(&Change::Gone(8 << 20, "old".into()), SECOND);
+            registry.update(&reading(SECOND, 5, "", 1));
+        }
+        assert_eq!(all.shown_name(0), Some("old"), "as far as is known");
+        publish_sda(root.path());
+        let came = Change::Came(8 << 20, "sda".into());
+        assert_eq!(all.disks_changed(&came, SECOND), []);
+        assert_eq!(all.shown_name(0), Some("sda"));
+        assert_eq!(only_it.disks_changed(&came, SECOND), [Action::Forget { identity: 5 }]);
+        // What the kernel itself calls by a name keeps it: a hidden path has no number of its own.
+        let mut hidden = new(&["*"]);
+        fs::remove_file(root.path().join("sys/dev/block/8:0")).unwrap();
+        hidden.update(&reading(SECOND, 5, "nvme0c0n1", 1));
+        std::os::unix::fs::symlink("../../block/sda", root.path().join("sys/dev/block/8:0"))
+            .unwrap();
+        assert_eq!(hidden.disks_changed(&came, SECOND), []);
+        assert_eq!(hidden.shown_name(0), Some("nvme0c0n1"));
     }
 
     #[test]

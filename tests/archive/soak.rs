@@ -40,8 +40,8 @@ impl Held {
     /// Waits until every segment is an archive, and its descriptors are closed.
     fn when_idle(dir: &Path, most_descriptors: usize) -> Self {
         until("compression catches up", || {
-            let of_archives = |name: &String| name.starts_with("b-") && !name.ends_with(".gz");
-            !names(dir).iter().any(of_archives)
+            let unfinished = |name: &String| name.starts_with("b-") && !name.ends_with(".gz");
+            !names(dir).iter().any(unfinished)
         });
         until("its files are closed", || descriptors() <= most_descriptors);
         Self { kib: memory_kib("VmRSS"), descriptors: descriptors() }

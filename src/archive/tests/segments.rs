@@ -309,6 +309,34 @@ impl Before {
     }
 }
 
+/// Compression on a thread of its own that stands before an operation.
+struct HeldUp {
+    thread: std::thread::JoinHandle<Vec<(String, Problem)>>,
+    go_on: mpsc::Sender<()>,
+}
+
+impl HeldUp {
+    fn before(operation: Operation, pass: Pass) -> Self {
+        let (arrives, arrived) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let disk = Before::disk(operation, move || {
+                arrives.send(()).unwrap();
+                goes_on.recv().unwrap();
+            });
+            compress::run(&disk, &pass, &AtomicBool::new(false))
+        });
+        arrived.recv().unwrap();
+        Self { thread, go_on }
+    }
+
+    /// Lets it end; its problems.
+    fn go_on(self) -> Vec<(String, Problem)> {
+        self.go_on.send(()).unwrap();
+        self.thread.join().unwrap()
+    }
+}
+
 /// A recorder with two segments, of records 0 to 5, that has yet to compress them, and its settings. What it does next
 /// removes both of them for their age.
 fn two_old_segments(settings: &Settings, fault: Option<Arc<dyn Fault>>) -> (Rig, Pass) {
@@ -362,19 +390,9 @@ fn what_retention_removed_does_not_come_back_as_an_archive() {
     let dir = directory();
     let settings = kept_for_1000_s(dir.path());
     let (mut rig, pass) = two_old_segments(&settings, None);
-    let (compressed, is_compressed) = mpsc::channel();
-    let (go_on, goes_on) = mpsc::channel();
-    let compression = std::thread::spawn(move || {
-        let disk = Before::disk(Operation::SyncData, move || {
-            compressed.send(()).unwrap();
-            goes_on.recv().unwrap();
-        });
-        compress::run(&disk, &pass, &AtomicBool::new(false))
-    });
-    is_compressed.recv().unwrap();
+    let compression = HeldUp::before(Operation::SyncData, pass);
     rig.write(1).unwrap();
-    go_on.send(()).unwrap();
-    let problems = compression.join().unwrap();
+    let problems = compression.go_on();
     assert!(problems.is_empty(), "{problems:?}");
     assert_eq!(read_all(&settings.output.path), [6]);
     assert_eq!(list(dir.path()), [".b.lock", "b.jsonl"]);
@@ -386,16 +404,7 @@ fn waiting_for_compression_shows_as_a_call() {
     let dir = directory();
     let (mut rig, pass) = two_old_segments(&settings(dir.path()), None);
     let progress = Arc::new(Progress::new());
-    let (renames, renaming) = mpsc::channel();
-    let (go_on, goes_on) = mpsc::channel();
-    let compression = std::thread::spawn(move || {
-        let disk = Before::disk(Operation::Rename, move || {
-            renames.send(()).unwrap();
-            goes_on.recv().unwrap();
-        });
-        compress::run(&disk, &pass, &AtomicBool::new(false))
-    });
-    renaming.recv().unwrap();
+    let compression = HeldUp::before(Operation::Rename, pass);
     let place = rig.passes.lock().unwrap().last().cloned().unwrap().place;
     let disk = Disk::new(progress.clone());
     let writer = std::thread::spawn(move || drop(place.hold_names(&disk)));
@@ -404,9 +413,8 @@ fn waiting_for_compression_shows_as_a_call() {
         std::thread::yield_now();
     }
     assert_eq!(progress.current().unwrap().0, Operation::Rename);
-    go_on.send(()).unwrap();
+    assert!(compression.go_on().is_empty());
     writer.join().unwrap();
     assert_eq!(progress.current(), None);
-    assert!(compression.join().unwrap().is_empty());
     rig.close();
 }

@@ -5,11 +5,12 @@
 //! it, if anything is. What is accepted here serde would read just the same, but for the content of `buckets`, which
 //! no reader needs and which is jumped over.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::seeds::{is_outside, keep};
 use super::{Device, Head, Inflight, Operation, Pairs, Parser, Wanted};
 use crate::record::{Audit, Operations};
-use std::borrow::Cow;
-use std::ops::Range;
 
 /// What stands before the value of each operation, in the order of [`Operations::NAMES`].
 const OPERATION_KEYS: [&[u8]; Operations::NAMES.len()] =
