@@ -626,11 +626,18 @@ static __always_inline int on_complete(struct request *rq, bool failed, __u32 nr
 static __always_inline int on_requeue(struct request *rq)
 {
 	__u64 key = key_of_request(rq);
-	struct inflight *entry = find_inflight(key);
+	struct inflight *entry;
 
+	/*
+	 * Not issued, or not again since it was given back: __blk_mq_requeue_request() reports that, too.
+	 * What has its place is what another request left there whose completion was missed.
+	 */
+	if (rq->state == MQ_RQ_IDLE)
+		return 0;
+	entry = find_inflight(key);
 	if (!entry && overflowed)
 		entry = find_overflow(key);
-	if (!entry) /* never issued */
+	if (!entry)
 		return 0;
 	entry->key |= KEY_REQUEUED;
 	count_requeue((entry->key & 0xffff) >> 1);
@@ -775,6 +782,7 @@ static __noinline void issue_again(struct pending_key *key, struct pending *fres
 
 	if (old && old->requeued) {
 		old->requeued = 0;
+		old->bytes_left = fresh->bytes_left; /* it can have been merged with others meanwhile */
 		return;
 	}
 	if (old && looks_alike(key->operation)) {
@@ -816,7 +824,7 @@ int classic_issue(struct issue_record *record)
 	if (slot >= IGNORED_SLOT)
 		return 0;
 	fresh.slot = slot;
-	fresh.start_ns = now;
+	fresh.start_ns = (now & ~START_UNCOUNTED) | (looks_alike(key.operation) ? START_UNCOUNTED : 0);
 	fresh.bytes_left = record->bytes;
 	fresh.requeued = 0;
 	if (bpf_map_update_elem(&pending, &key, &fresh, BPF_NOEXIST) == 0)
@@ -832,7 +840,14 @@ int classic_requeue(struct requeue_record *record)
 	struct pending_key key = KEY_OF(record);
 	struct pending *entry = find_pending(&key);
 
-	if (!entry) /* never issued */
+	/* Not issued, or not again since it was given back: that is reported, too. */
+	if (!entry || entry->requeued)
+		return 0;
+	/*
+	 * Not issued either: it has the sector of one whose completion was missed. One of the same size
+	 * cannot be told from it. Passthrough prints no sectors.
+	 */
+	if (!looks_alike(key.operation) && entry->bytes_left != (__u64)record->nr_sector << 9)
 		return 0;
 	entry->requeued = 1;
 	count_requeue(entry->slot);

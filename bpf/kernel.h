@@ -124,6 +124,7 @@ struct issue_record {
 struct requeue_record {
 	__u32 dev;
 	__u64 sector;
+	__u32 nr_sector;
 	char rwbs[3];
 };
 

@@ -34,11 +34,12 @@ use anyhow::{Context, Result};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, ProgramMut};
 
 use facts::Facts;
-use hash::{delete, for_each_value, give_back};
+use hash::{delete, for_each, give_back};
 use memory::{Cell, Device, Flow, InflightSet, SharedArray, SharedParts};
 use plan::{Plan, ProbeKind};
 use reading::{DeviceReading, Inflight, Losses, OperationReading, Reading};
 use skeleton::BlkiolatSkel;
+use skeleton::types::pending as Pending;
 
 /// Operations that are told apart: those of [`crate::record::Operations::NAMES`], in that order.
 pub const OPERATIONS: usize = 5;
@@ -265,10 +266,10 @@ impl<'obj> Probe<'obj> {
             }
         };
         let Some(table) = &self.inflight else {
-            return for_each_value::<skeleton::types::pending>(
+            return for_each::<Pending>(
                 &self.skeleton.maps.pending,
                 self.plan.sizes.pending,
-                |entry| add(entry.slot as usize, entry.start_ns, false),
+                |_, entry| add(entry.slot.into(), entry.start_ns, is_pending_counted(entry)),
             );
         };
         for set in table.as_slice() {
@@ -290,10 +291,10 @@ impl<'obj> Probe<'obj> {
                 ProbeKind::Bio(_) => &maps.bio_overflow,
                 _ => &maps.inflight_overflow,
             };
-            for_each_value::<skeleton::types::inflight>(
+            for_each::<skeleton::types::inflight>(
                 overflow,
                 self.plan.sizes.overflow,
-                |entry| {
+                |_, entry| {
                     let counted = is_counted(entry.key, entry.start_ns);
                     add(slot_of_key(entry.key), entry.start_ns, counted);
                 },
@@ -344,7 +345,7 @@ impl<'obj> Probe<'obj> {
     /// # Errors
     /// When the kernel refuses to change a map.
     pub fn forget(&self, identity: u64) -> Result<()> {
-        delete(&self.skeleton.maps.device_slots, &identity.to_ne_bytes())?;
+        let _known: bool = delete(&self.skeleton.maps.device_slots, &identity.to_ne_bytes())?;
         self.clear_cache(|cached| cached == identity);
         Ok(())
     }
@@ -368,25 +369,54 @@ impl<'obj> Probe<'obj> {
 
     /// Drops the records of requests in flight in `slot` that were issued before `before_ns`
     /// (`CLOCK_MONOTONIC`) although the kernel counts none: their completions were missed. One that the kernel does
-    /// not count stays. The classic probe drops none.
-    pub fn drop_stale(&self, slot: usize, before_ns: u64) {
-        self.drop_inflight(slot, |key, start_ns| start_ns < before_ns && is_counted(key, start_ns));
+    /// not count stays.
+    ///
+    /// # Errors
+    /// When the kernel refuses to show or change a map.
+    pub fn drop_stale(&self, slot: usize, before_ns: u64) -> Result<()> {
+        self.drop_inflight(slot, |start_ns, is_counted| start_ns < before_ns && is_counted)
     }
 
-    fn drop_inflight(&self, slot: usize, is_stale: impl Fn(u64, u64) -> bool) {
-        let Some(flow) = self.flows_of(slot).first() else { return };
-        let sets = self.inflight.iter().flat_map(|table| table.as_slice());
-        for place in sets.flat_map(|set| &set.way) {
+    /// `is_stale` is given the start time, and whether the kernel counts such a request as in flight.
+    fn drop_inflight(&self, slot: usize, is_stale: impl Fn(u64, bool) -> bool) -> Result<()> {
+        let Some(flow) = self.flows_of(slot).first() else { return Ok(()) };
+        let dropped = || {
+            self.stale.set(self.stale.get() + 1);
+            flow.dropped.fetch_add(1, Relaxed);
+        };
+        let Some(table) = &self.inflight else {
+            let pending = &self.skeleton.maps.pending;
+            let mut stale = Vec::new();
+            for_each::<Pending>(pending, self.plan.sizes.pending, |key, entry| {
+                if usize::from(entry.slot) == slot
+                    && is_stale(entry.start_ns, is_pending_counted(entry))
+                {
+                    stale.push((key.to_vec(), entry.start_ns));
+                }
+            })?;
+            for (key, start_ns) in stale {
+                // Another request can have taken it over meanwhile. One that does so between these two calls is
+                // lost, and counted when it completes without a record.
+                let now = pending.lookup(&key, MapFlags::ANY)?;
+                let is_same = |value: &[u8]| value.starts_with(&start_ns.to_ne_bytes());
+                if now.is_some_and(|value| is_same(&value)) && delete(pending, &key)? {
+                    dropped();
+                }
+            }
+            return Ok(());
+        };
+        for place in table.as_slice().iter().flat_map(|set| &set.way) {
             let key = place.key.load(Relaxed);
+            let start_ns = place.start_ns.load(Relaxed);
             if key > KEY_CLAIMED
                 && slot_of_key(key) == slot
-                && is_stale(key, place.start_ns.load(Relaxed))
+                && is_stale(start_ns, is_counted(key, start_ns))
                 && place.key.compare_exchange(key, 0, Relaxed, Relaxed).is_ok()
             {
-                self.stale.set(self.stale.get() + 1);
-                flow.dropped.fetch_add(1, Relaxed);
+                dropped();
             }
         }
+        Ok(())
     }
 
     /// Frees the slot of a disk that was forgotten or is ignored, so that another may use it.
@@ -398,10 +428,10 @@ impl<'obj> Probe<'obj> {
     /// When the kernel refuses to change a map.
     pub fn reclaim(&self, slot: usize) -> Result<()> {
         let Some(device) = self.devices.as_slice().get(slot) else { return Ok(()) };
-        self.drop_inflight(slot, |_, _| true);
+        self.drop_inflight(slot, |_, _| true)?;
         for (operation, number) in device.cell.iter().enumerate() {
             let key = (slot << 3 | operation) as u32;
-            delete(&self.skeleton.maps.assigned_cells, &key.to_ne_bytes())?;
+            let _assigned: bool = delete(&self.skeleton.maps.assigned_cells, &key.to_ne_bytes())?;
             let Some(cells) = number.load(Relaxed).checked_sub(1) else { continue };
             let stripes = self.cells_of(cells)?;
             number.store(0, Relaxed);
@@ -433,6 +463,11 @@ impl<'obj> Probe<'obj> {
 /// Whether the kernel counts such a request in `/sys/block/X/inflight`: it is with the driver, and has accounting.
 const fn is_counted(key: u64, start_ns: u64) -> bool {
     key & KEY_REQUEUED == 0 && start_ns & START_UNCOUNTED == 0
+}
+
+/// The same of a record of the classic probe.
+const fn is_pending_counted(entry: Pending) -> bool {
+    entry.requeued == 0 && entry.start_ns & START_UNCOUNTED == 0
 }
 
 const fn slot_of_key(key: u64) -> usize {

@@ -13,7 +13,7 @@ BINARY ?= $(STATIC_BINARY)
 KERNELS := 5.10 6.1 6.12 sid
 SUITES := bullseye bookworm trixie
 TEST_PACKAGES := qemu-system-x86 busybox-static kmod xz-utils zstd fio e2fsprogs util-linux \
-	dmsetup xfsprogs mmdebstrap systemd-container debian-archive-keyring gcc binutils
+	dmsetup bpftool xfsprogs mmdebstrap systemd-container debian-archive-keyring gcc binutils
 # One package manager at a time, and only when something is missing.
 APT_LOCK := /run/lock/blkiolatd-apt
 

@@ -61,19 +61,29 @@ pub struct BioFacts {
 pub struct ClassicFormats {
     /// `block_rq_issue`.
     pub issue: IssueFormat,
-    /// `block_rq_requeue`; its `bytes` is not used.
-    pub requeue: IssueFormat,
+    /// `block_rq_requeue`.
+    pub requeue: RequeueFormat,
     /// `block_rq_complete`.
     pub complete: CompleteFormat,
 }
 
-/// Offsets in the record of `block_rq_issue` and `block_rq_requeue`.
+/// Offsets in the record of `block_rq_issue`.
 #[allow(missing_docs, reason = "the names are the kernel's")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IssueFormat {
     pub dev: u32,
     pub sector: u32,
     pub bytes: u32,
+    pub rwbs: u32,
+}
+
+/// Offsets in the record of `block_rq_requeue`.
+#[allow(missing_docs, reason = "the names are the kernel's")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequeueFormat {
+    pub dev: u32,
+    pub sector: u32,
+    pub nr_sector: u32,
     pub rwbs: u32,
 }
 
@@ -285,6 +295,7 @@ fn read_classic_formats(tracing: &Path) -> Result<ClassicFormats, String> {
     let in_file = |path: &Path, error: FormatError| format!("{} {error}", path.display());
     let dev = |f: &Format| f.offset("dev", 4..=4, "4");
     let sector = |f: &Format| f.offset("sector", 8..=8, "8");
+    let nr_sector = |f: &Format| f.offset("nr_sector", 4..=4, "4");
     let rwbs = |f: &Format| f.offset("rwbs", 4..=64, "4 or more");
     let (path, format) = read("block_rq_issue")?;
     let issue = (|| {
@@ -298,10 +309,10 @@ fn read_classic_formats(tracing: &Path) -> Result<ClassicFormats, String> {
     .map_err(|error| in_file(&path, error))?;
     let (path, format) = read("block_rq_requeue")?;
     let requeue = (|| {
-        Ok(IssueFormat {
+        Ok(RequeueFormat {
             dev: dev(&format)?,
             sector: sector(&format)?,
-            bytes: 0,
+            nr_sector: nr_sector(&format)?,
             rwbs: rwbs(&format)?,
         })
     })()
@@ -311,7 +322,7 @@ fn read_classic_formats(tracing: &Path) -> Result<ClassicFormats, String> {
         Ok(CompleteFormat {
             dev: dev(&format)?,
             sector: sector(&format)?,
-            nr_sector: format.offset("nr_sector", 4..=4, "4")?,
+            nr_sector: nr_sector(&format)?,
             // `errors` before 5.16 (8a7d267b4a2c renamed it with its type).
             error: format
                 .offset("error", 4..=4, "4")

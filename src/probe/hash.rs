@@ -8,16 +8,15 @@ use libbpf_rs::{MapCore, MapFlags};
 /// Entries that one system call reads from a hash map.
 const BATCH: u32 = 256;
 
-/// Deletes a key that may be absent.
+/// Deletes a key; false when it was absent.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(super) fn delete(map: &impl MapCore, key: &[u8]) -> Result<()> {
+pub(super) fn delete(map: &impl MapCore, key: &[u8]) -> Result<bool> {
     match map.delete(key) {
-        Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => {
-            Err(error).context("cannot delete from a BPF map")
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).context("cannot delete from a BPF map"),
     }
 }
 
@@ -29,17 +28,17 @@ pub(super) fn give_back(list: &impl MapCore, number: u32) -> Result<()> {
     list.update(&[], &number.to_ne_bytes(), MapFlags::ANY).context("cannot fill a free list")
 }
 
-/// Calls `visit` with every value of a hash map. `T` must be plain data of the C type's layout.
+/// Calls `visit` with the bytes of every key and with its value. `T` must be plain data of the C type's layout.
 ///
 /// Not by [`MapCore::lookup_batch`]: it takes a batch that is not full for the last, but the kernel also ends one where
 /// the next bucket does not fit (`__htab_map_lookup_and_delete_batch`).
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(super) fn for_each_value<T: Copy>(
+pub(super) fn for_each<T: Copy>(
     map: &impl MapCore,
     entries: u32,
-    mut visit: impl FnMut(T),
+    mut visit: impl FnMut(&[u8], T),
 ) -> Result<()> {
     let batch = BATCH.min(entries);
     let (key_size, value_size) = (map.key_size() as usize, map.value_size() as usize);
@@ -69,10 +68,11 @@ pub(super) fn for_each_value<T: Copy>(
             return Err(libbpf_rs::Error::from_raw_os_error(-status))
                 .context("cannot read the requests in flight");
         }
-        for value in values.chunks_exact(value_size).take(count as usize) {
+        let entries = keys.chunks_exact(key_size).zip(values.chunks_exact(value_size));
+        for (key, value) in entries.take(count as usize) {
             // SAFETY: the value holds a `T` written by the BPF program, at any alignment; `T` is one
             // of the generated types, which are integers throughout.
-            visit(unsafe { std::ptr::read_unaligned(value.as_ptr().cast()) });
+            visit(key, unsafe { std::ptr::read_unaligned(value.as_ptr().cast()) });
         }
         if last {
             return Ok(());

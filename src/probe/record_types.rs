@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::Result;
 
-use super::facts::{ClassicFormats, CompleteFormat, IssueFormat};
+use super::facts::{ClassicFormats, CompleteFormat, IssueFormat, RequeueFormat};
 use super::format::RECORD_BYTES;
 
 /// A file in memory that holds the types.
@@ -57,10 +57,15 @@ fn encode(formats: &ClassicFormats) -> Vec<u8> {
         "issue_record",
         &[("dev", U32, dev), ("sector", U64, sector), ("bytes", U32, bytes), ("rwbs", CHARS, rwbs)],
     );
-    let IssueFormat { dev, sector, rwbs, .. } = formats.requeue;
+    let RequeueFormat { dev, sector, nr_sector, rwbs } = formats.requeue;
     btf.add_struct(
         "requeue_record",
-        &[("dev", U32, dev), ("sector", U64, sector), ("rwbs", CHARS, rwbs)],
+        &[
+            ("dev", U32, dev),
+            ("sector", U64, sector),
+            ("nr_sector", U32, nr_sector),
+            ("rwbs", CHARS, rwbs),
+        ],
     );
     let CompleteFormat { dev, sector, nr_sector, error, rwbs } = formats.complete;
     btf.add_struct(
@@ -134,8 +139,9 @@ mod tests {
     #[test]
     fn libbpf_reads_the_offsets() {
         let issue = IssueFormat { dev: 8, sector: 16, bytes: 28, rwbs: 34 };
+        let requeue = RequeueFormat { dev: 8, sector: 16, nr_sector: 24, rwbs: 30 };
         let complete = CompleteFormat { dev: 8, sector: 16, nr_sector: 24, error: 28, rwbs: 34 };
-        let types = RecordTypes::new(&ClassicFormats { issue, requeue: issue, complete }).unwrap();
+        let types = RecordTypes::new(&ClassicFormats { issue, requeue, complete }).unwrap();
         let btf = Btf::from_path(types.path().to_str().unwrap()).unwrap();
         let offsets = |name: &str| {
             let record = btf.type_by_name::<Struct<'_>>(name).unwrap();
@@ -151,7 +157,7 @@ mod tests {
                 .join(", ")
         };
         assert_eq!(offsets("issue_record"), "dev 8, sector 16, bytes 28, rwbs 34");
-        assert_eq!(offsets("requeue_record"), "dev 8, sector 16, rwbs 34");
+        assert_eq!(offsets("requeue_record"), "dev 8, sector 16, nr_sector 24, rwbs 30");
         assert_eq!(offsets("complete_record"), "dev 8, sector 16, nr_sector 24, error 28, rwbs 34");
     }
 }

@@ -307,6 +307,11 @@ impl Daemon {
         self.directory.path()
     }
 
+    /// Its process, once it measures: the wrappers have become it.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }

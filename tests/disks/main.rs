@@ -17,5 +17,6 @@ mod fixture;
 mod inflight;
 mod memory;
 mod probes;
+mod stale;
 mod terminal;
 mod trace;

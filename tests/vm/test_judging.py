@@ -54,6 +54,12 @@ class Traces(unittest.TestCase):
         self.assertEqual((account.partial, account.requeues, account.errors["read"]), (1, 1, 1))
         self.assertFalse(account.pending)
 
+    def test_only_a_request_that_was_issued_can_be_given_back(self):
+        account = self.account(
+            event(5, "requeue", "R", 100, 8), event(10, "issue", "R", 100, 8), event(20, "requeue", "R", 100, 8),
+            event(25, "requeue", "R", 100, 8), event(30, "issue", "R", 100, 8), event(90, "complete", "R", 100, 8))
+        self.assertEqual((account.latencies_us["read"], account.requeues), ([80], 1))
+
     def test_what_was_never_issued_is_no_request(self):
         account = self.account(
             event(10, "issue", "FF", 0, 0), event(50, "complete", "FF", 2**64 - 1, 0), event(51, "complete", "WS", 0, 0))

@@ -82,7 +82,8 @@ class Model:
             else:
                 queue.append(Request(now, int(match["bytes"])))
         elif match["event"] == "requeue":
-            if queue:
+            # The event is also for requests that were not issued, or not again since.
+            if queue and not queue[0].requeued:
                 queue[0].requeued = True
                 account.requeues += 1
         elif queue:

@@ -49,7 +49,8 @@ def judge_case(case, probe, lines):
 def judge(kernel, out):
     """Results of everything that a machine left in the directory 'out'."""
     release = (out / "release").read_text().strip()
-    records = {probe: (out / f"{probe}.jsonl").read_text().splitlines() for probe in PROBES}
+    files = {probe: out / f"{probe}.jsonl" for probe in PROBES}
+    records = {probe: path.read_text().splitlines() if path.exists() else [] for probe, path in files.items()}
     results = []
     # In the order in which they ran.
     cases = sorted((path.parent for path in out.glob("*/*/lines")), key=lambda path: (path / "lines").stat().st_mtime)
