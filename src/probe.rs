@@ -9,6 +9,7 @@ pub mod format;
 mod hash;
 mod load;
 pub mod memory;
+mod misses;
 pub mod plan;
 pub mod reading;
 mod record_types;
@@ -36,6 +37,7 @@ use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, ProgramMut};
 use facts::Facts;
 use hash::{delete, for_each, give_back};
 use memory::{Cell, Device, Flow, InflightSet, SharedArray, SharedParts};
+use misses::Misses;
 use plan::{Plan, ProbeKind};
 use reading::{DeviceReading, Inflight, Losses, OperationReading, Reading};
 use skeleton::BlkiolatSkel;
@@ -81,6 +83,7 @@ pub struct Probe<'obj> {
     cells: SharedParts<Cell>,
     /// Records that were dropped because their completions were missed.
     stale: std::cell::Cell<u64>,
+    misses: std::cell::Cell<Misses>,
 }
 
 impl std::fmt::Debug for Probe<'_> {
@@ -109,7 +112,8 @@ impl<'obj> Probe<'obj> {
             device_cache: SharedArray::map(&maps.device_cache).context(shared)?,
             flows: SharedArray::map(&maps.flows).context(shared)?,
             cells: SharedParts::of(&maps.cells).context(shared)?,
-            stale: std::cell::Cell::new(0),
+            stale: std::cell::Cell::default(),
+            misses: std::cell::Cell::default(),
             skeleton,
             links: Vec::new(),
             plan,
@@ -199,14 +203,20 @@ impl<'obj> Probe<'obj> {
             }
         }
         self.read_inflight(reading)?;
-        let (losses, missed_completions) = self.losses();
+        let (losses, found) = self.losses();
         reading.losses = losses;
         let [issue, other, complete] = self.programs();
         reading.probe_misses = recursion_misses(issue.as_fd())?
             + recursion_misses(other.as_fd())?
-            // Both count completions, neither all of them.
-            + recursion_misses(complete.as_fd())?.max(missed_completions);
+            + self.completions_missed(recursion_misses(complete.as_fd())?, found);
         Ok(())
+    }
+
+    fn completions_missed(&self, skipped: u64, found: u64) -> u64 {
+        let mut misses = self.misses.get();
+        let total = misses.update(skipped, found);
+        self.misses.set(misses);
+        total
     }
 
     /// The flow of each stripe of this device.

@@ -128,6 +128,8 @@ class Verdicts(unittest.TestCase):
 
     def test_records(self):
         self.assert_btf("FAILED", left=1)
+        self.assertEqual(self.outcome(left=1)["tracepoint"], "FAILED")
+        self.assertEqual(self.outcome(left=1, audit={"probe_misses": 1})["tracepoint"], "ok")
         self.assert_btf("FAILED", name="sdb")
         self.assert_btf("FAILED", audit={"inflight_table_full": 1})
 
@@ -141,6 +143,10 @@ class Verdicts(unittest.TestCase):
         (self.case / "claims").write_text("counts sda\n")
         self.assertEqual(self.outcome(reads=2, audit={"probe_misses": 1})["tracepoint"], "FAILED")
         self.assertEqual(self.outcome(reads=3)["tracepoint"], "FAILED")
+        # A newer kernel can preempt a program, and skips others then.
+        self.assertEqual(self.outcome("7.2.1-amd64", reads=1, audit={"probe_misses": 3})["btf"], "ok")
+        self.assertEqual(self.outcome("7.2.1-amd64", reads=3)["btf"], "FAILED")
+        self.assertEqual(self.outcome("7.2.1-amd64", reads=0, audit={"probe_misses": 4})["btf"], "FAILED")
         # Before 6.7 the kernel does not count what a classic program misses.
         self.assertEqual(self.outcome("5.10.0-32-amd64", reads=3)["tracepoint"], "ok")
 

@@ -37,8 +37,6 @@ class Records:
         self.before = json.loads(lines[first - 2])["inflight"] if first > 1 else []
         self.windows = [json.loads(line) for line in lines[first - 1 : last]]
         self.disks = {}
-        # What was lost since the program started.
-        self.lost_before = sum(json.loads(line)["audit"]["probe_misses"] for line in lines[: first - 1])
         self.audit = Counter()
         for window in self.windows:
             self.audit.update({key: value for key, value in window["audit"].items() if value})
@@ -86,6 +84,10 @@ class Records:
     def disturbed(self, name):
         """Whether the disk had requests in flight already before the case began."""
         return any(entry["device_name"] == name and entry["count"] for entry in self.before)
+
+    def left_before(self):
+        """Requests that the window before the case had in flight."""
+        return sum(entry["count"] for entry in self.before)
 
     def left(self):
         """Requests that the last window still has in flight."""
