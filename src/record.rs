@@ -203,7 +203,8 @@ pub struct Audit {
     pub inflight_table_full: u64,
     /// Requests of a device or operation that found no histogram and were not measured.
     pub device_table_full: u64,
-    /// Times that the kernel skipped a program (`recursion_misses` of the BPF program).
+    /// Times that the kernel skipped a program (`recursion_misses` of the BPF program), and completions that were missed
+    /// otherwise and found missing.
     pub probe_misses: u64,
     /// Snapshots that the writer had to drop since the previous line in the file.
     pub dropped_snapshots: u64,

@@ -15,7 +15,7 @@ pub struct Snapshot {
     pub devices: Vec<DeviceWindow>,
     /// What could not be measured in this window.
     pub losses: Losses,
-    /// Times that the kernel skipped a program in this window.
+    /// Times that the kernel skipped a program, and completions found missing, in this window.
     pub probe_misses: u64,
 }
 

@@ -14,7 +14,7 @@ pub struct Reading {
     pub devices: Vec<Option<DeviceReading>>,
     /// What could not be measured.
     pub losses: Losses,
-    /// Times that the kernel skipped a program, as far as it counts them.
+    /// Times that the kernel skipped a program, as far as it counts them, and completions that were found missing.
     pub probe_misses: u64,
 }
 
