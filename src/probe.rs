@@ -32,16 +32,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 
 use anyhow::{Context, Result};
-use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, ProgramMut};
+use libbpf_rs::{Link, MapCore, MapFlags, MapMut, OpenObject, ProgramMut};
 
 use facts::Facts;
-use hash::{delete, for_each, give_back};
+use hash::{delete, delete_where, for_each, give_back};
 use memory::{Cell, Device, Flow, InflightSet, SharedArray, SharedParts};
 use misses::Misses;
 use plan::{Plan, ProbeKind};
 use reading::{DeviceReading, Inflight, Losses, OperationReading, Reading};
 use skeleton::BlkiolatSkel;
-use skeleton::types::pending as Pending;
+use skeleton::types::{inflight as Overflow, pending as Pending};
 
 /// Operations that are told apart: those of [`crate::record::Operations::NAMES`], in that order.
 pub const OPERATIONS: usize = 5;
@@ -83,6 +83,7 @@ pub struct Probe<'obj> {
     cells: SharedParts<Cell>,
     /// Records that were dropped because their completions were missed.
     stale: std::cell::Cell<u64>,
+    /// All completions that were missed.
     misses: std::cell::Cell<Misses>,
 }
 
@@ -212,6 +213,7 @@ impl<'obj> Probe<'obj> {
         Ok(())
     }
 
+    /// All completions that were missed until now; see [`Misses::update`].
     fn completions_missed(&self, skipped: u64, found: u64) -> u64 {
         let mut misses = self.misses.get();
         let total = misses.update(skipped, found);
@@ -295,20 +297,10 @@ impl<'obj> Probe<'obj> {
             }
         }
         if self.overflowed() {
-            let maps = &self.skeleton.maps;
-            // A bio's entry goes on where a request's ends.
-            let overflow = match self.plan.kind {
-                ProbeKind::Bio(_) => &maps.bio_overflow,
-                _ => &maps.inflight_overflow,
-            };
-            for_each::<skeleton::types::inflight>(
-                overflow,
-                self.plan.sizes.overflow,
-                |_, entry| {
-                    let counted = is_counted(entry.key, entry.start_ns);
-                    add(slot_of_key(entry.key), entry.start_ns, counted);
-                },
-            )?;
+            for_each::<Overflow>(self.overflow(), self.plan.sizes.overflow, |_, entry| {
+                let counted = is_counted(entry.key, entry.start_ns);
+                add(slot_of_key(entry.key), entry.start_ns, counted);
+            })?;
         }
         Ok(())
     }
@@ -326,6 +318,14 @@ impl<'obj> Probe<'obj> {
             device_table_full: losses.device_table_full,
         };
         (shown, losses.missed_completions + self.stale.get())
+    }
+
+    /// Where what found no place in the in-flight table is. A bio's entry goes on where a request's ends.
+    fn overflow(&self) -> &MapMut<'_> {
+        match self.plan.kind {
+            ProbeKind::Bio(_) => &self.skeleton.maps.bio_overflow,
+            _ => &self.skeleton.maps.inflight_overflow,
+        }
     }
 
     fn overflowed(&self) -> bool {
@@ -394,26 +394,13 @@ impl<'obj> Probe<'obj> {
             self.stale.set(self.stale.get() + 1);
             flow.dropped.fetch_add(1, Relaxed);
         };
+        let maps = &self.skeleton.maps;
         let Some(table) = &self.inflight else {
-            let pending = &self.skeleton.maps.pending;
-            let mut stale = Vec::new();
-            for_each::<Pending>(pending, self.plan.sizes.pending, |key, entry| {
-                if usize::from(entry.slot) == slot
+            let entries = self.plan.sizes.pending;
+            return delete_where::<Pending>(&maps.pending, entries, dropped, |entry| {
+                usize::from(entry.slot) == slot
                     && is_stale(entry.start_ns, is_pending_counted(entry))
-                {
-                    stale.push((key.to_vec(), entry.start_ns));
-                }
-            })?;
-            for (key, start_ns) in stale {
-                // Another request can have taken it over meanwhile. One that does so between these two calls is
-                // lost, and counted when it completes without a record.
-                let now = pending.lookup(&key, MapFlags::ANY)?;
-                let is_same = |value: &[u8]| value.starts_with(&start_ns.to_ne_bytes());
-                if now.is_some_and(|value| is_same(&value)) && delete(pending, &key)? {
-                    dropped();
-                }
-            }
-            return Ok(());
+            });
         };
         for place in table.as_slice().iter().flat_map(|set| &set.way) {
             let key = place.key.load(Relaxed);
@@ -425,6 +412,13 @@ impl<'obj> Probe<'obj> {
             {
                 dropped();
             }
+        }
+        if self.overflowed() {
+            let entries = self.plan.sizes.overflow;
+            delete_where::<Overflow>(self.overflow(), entries, dropped, |entry| {
+                slot_of_key(entry.key) == slot
+                    && is_stale(entry.start_ns, is_counted(entry.key, entry.start_ns))
+            })?;
         }
         Ok(())
     }

@@ -80,3 +80,37 @@ pub(super) fn for_each<T: Copy>(
         (place, begun) = (next, true);
     }
 }
+
+/// Deletes every entry whose value `is_wanted` says, and calls `deleted` for each that was there. `T` as in [`for_each`].
+///
+/// An entry that is used anew meanwhile is looked at again. One that is so between that look and its deletion is lost.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn delete_where<T: Copy>(
+    map: &impl MapCore,
+    entries: u32,
+    deleted: impl Fn(),
+    is_wanted: impl Fn(T) -> bool,
+) -> Result<()> {
+    let mut keys = Vec::new();
+    for_each(map, entries, |key, value| {
+        if is_wanted(value) {
+            keys.push(key.to_vec());
+        }
+    })?;
+    for key in keys {
+        let Some(value) = map.lookup(&key, MapFlags::ANY)? else { continue };
+        anyhow::ensure!(
+            value.len() >= size_of::<T>(),
+            "a BPF map has values of {} bytes",
+            value.len()
+        );
+        // SAFETY: as in `for_each`.
+        let value = unsafe { std::ptr::read_unaligned(value.as_ptr().cast()) };
+        if is_wanted(value) && delete(map, &key)? {
+            deleted();
+        }
+    }
+    Ok(())
+}

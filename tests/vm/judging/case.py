@@ -14,8 +14,8 @@ STAT = {"read": (0, 2, 3), "write": (4, 6, 7), "discard": (11, 13, 14)}
 MERGES = {"read": 1, "write": 5, "discard": 12}
 FLUSHES = 15
 STAT_FIELDS = 17
-# From this kernel on a program can be preempted, for which an emulated processor gives much time, and the one of
-# whoever runs meanwhile is skipped: so often in any case, and more often where a case says so.
+# Newer kernels (seen on 7.2; the suite has none between) can preempt a program, for which an emulated processor gives much
+# time, and the one of whoever runs meanwhile is skipped: so often in any case, and more often where a case says so.
 PREEMPTIBLE = (6, 13)
 A_FEW = 3
 # What stands for a name when there is none.
